@@ -1,0 +1,53 @@
+//! Counters: per-CPU rows in memory-mapped arrays, indexed CPU × id, so that userspace reads them without a syscall and
+//! no packet ever waits for another CPU.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS};
+use crate::proof::layout;
+
+/// One counter row. Only its own CPU writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable, Pod)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on, as they arrived.
+    pub bytes: u64,
+    /// Those of the packets that opened a flow.
+    pub openers: u64,
+}
+layout!(Counter, size = 24, packets @ 0, bytes @ 8, openers @ 16);
+
+/// Class × reason rows per CPU.
+pub const CLASS_ROWS: usize = MAX_CLASSES * MAX_REASONS;
+/// Endpoint × direction rows per CPU.
+pub const ENDPOINT_ROWS: usize = MAX_ENDPOINTS * 2;
+/// Link × direction rows per CPU.
+pub const LINK_ROWS: usize = MAX_LINKS * 2;
+
+/// From the edge to the cloud.
+pub const OUT: usize = 0;
+/// From the cloud to the edge.
+pub const IN: usize = 1;
+
+/// Row of a class and reason on a CPU.
+#[inline(always)]
+#[must_use]
+pub const fn class_row(cpu: usize, class: usize, reason: usize) -> usize {
+    cpu * CLASS_ROWS + class * MAX_REASONS + reason
+}
+
+/// Row of an endpoint and direction ([`OUT`], [`IN`]) on a CPU.
+#[inline(always)]
+#[must_use]
+pub const fn endpoint_row(cpu: usize, endpoint: usize, direction: usize) -> usize {
+    cpu * ENDPOINT_ROWS + endpoint * 2 + direction
+}
+
+/// Row of a link and direction ([`OUT`], [`IN`]) on a CPU.
+#[inline(always)]
+#[must_use]
+pub const fn link_row(cpu: usize, link: usize, direction: usize) -> usize {
+    cpu * LINK_ROWS + link * 2 + direction
+}

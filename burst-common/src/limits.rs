@@ -1,0 +1,35 @@
+//! Capacities. They are part of the ABI: a program and a daemon with other capacities refuse each other's maps.
+
+/// Classes, id 0 (packets of no class) included.
+pub const MAX_CLASSES: usize = 64;
+/// Match rules of a policy: one bit each in a `u64`.
+pub const MAX_RULES: usize = 64;
+/// Endpoints, id 0 ([`crate::slot::LOCAL`]) included.
+pub const MAX_ENDPOINTS: usize = 4096;
+/// Links, id 0 (none) included. A link id fits a byte: an endpoint names eight of them in one word.
+pub const MAX_LINKS: usize = 64;
+/// Slots of all classes and both address families.
+pub const MAX_SLOTS: usize = 1 << 19;
+/// Slots of one class and family, at most.
+pub const MAX_CLASS_SLOTS: usize = 4096;
+/// Links an endpoint spreads its flows over.
+pub const ENDPOINT_LINKS: usize = 8;
+/// Ports a `dnat` tier renames; others are preserved.
+pub const ENDPOINT_PORTS: usize = 8;
+/// Rows of the return table, a power of two.
+pub const MAX_RETURNS: usize = 1 << 14;
+/// Rows looked at for one key of the return table.
+pub const RETURN_PROBES: usize = 8;
+/// Pins, at most; preallocated.
+pub const MAX_PINS: usize = 1 << 18;
+/// Reasons, a power of two.
+pub const MAX_REASONS: usize = 64;
+/// Prefixes of one family and direction that are matched inline.
+pub const INLINE_PREFIXES: usize = 16;
+/// Port ranges that are matched inline.
+pub const INLINE_PORTS: usize = 16;
+/// Prefixes of one family and direction in a policy that is matched through maps.
+pub const MAX_PREFIXES: usize = 16384;
+
+const _: () = assert!(MAX_RETURNS.is_power_of_two() && MAX_REASONS.is_power_of_two());
+const _: () = assert!(MAX_SLOTS >= MAX_CLASSES * 2 * MAX_CLASS_SLOTS);

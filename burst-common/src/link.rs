@@ -1,0 +1,34 @@
+//! A link: one way to the cloud, ready to be written into a frame.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::proof::layout;
+
+/// A row of the link table. Free, or not to be used now, when `ifindex` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
+pub struct Link {
+    /// The first twelve bytes of a frame: destination MAC (the next hop's), source MAC (the device's). As three words
+    /// of the frame, so that they are written with three stores.
+    pub macs: [u32; 3],
+    /// Device the frame leaves by (the parent of a VLAN): key of the device map. 0: the link is down.
+    pub ifindex: u32,
+    /// 802.1Q VLAN id, host byte order; 0 is untagged.
+    pub vlan: u16,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Zero.
+    pub pad: u32,
+}
+layout!(Link, size = 24, macs @ 0, ifindex @ 12, vlan @ 16, mtu @ 18, pad @ 20);
+
+impl Link {
+    /// The three words of a frame's MAC addresses.
+    #[must_use]
+    pub fn macs(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {
+        let mut bytes = [0u8; 12];
+        bytes[..6].copy_from_slice(&destination);
+        bytes[6..].copy_from_slice(&source);
+        bytemuck::cast(bytes)
+    }
+}

@@ -1,0 +1,135 @@
+//! Why a packet had its verdict. One enum; numbers are never reused.
+
+/// What is done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// On to the kernel.
+    Pass,
+    /// Out of a device.
+    Redirect,
+    /// Nowhere.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $action:ident, $text:literal;)+) => {
+        /// Why a packet had its verdict.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// What is done with the packet.
+            #[inline(always)]
+            #[must_use]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$name => Action::$action,)+
+                }
+            }
+
+            /// The name in output for people and machines.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No rule matches.
+    NoMatch = 0, Pass, "no-match";
+    /// A rule of a `keep` class matches.
+    Keep = 1, Pass, "keep";
+    /// The slot (or a pin) says local.
+    Local = 2, Pass, "local";
+    /// Sent to an endpoint.
+    Shifted = 3, Redirect, "shifted";
+    /// Would have been sent to an endpoint, but the mode is `shadow`.
+    Shadow = 4, Pass, "shadow";
+    /// A reply from the cloud, sent on to its client.
+    Returned = 5, Redirect, "returned";
+
+    /// The ethertype is neither IPv4 nor IPv6.
+    NotIp = 8, Pass, "not-ip";
+    /// The frame is tagged (802.1Q, 802.1ad).
+    Tagged = 9, Pass, "tagged";
+    /// The frame is addressed to a group (broadcast or multicast).
+    Group = 10, Pass, "group";
+    /// The frame ends before its headers do.
+    Truncated = 11, Pass, "truncated";
+    /// Version or a length in the header contradicts the frame.
+    BadLength = 12, Pass, "bad-length";
+    /// An IPv4 header with options.
+    Options = 13, Pass, "ipv4-options";
+    /// A fragment, first or later.
+    Fragment = 14, Pass, "fragment";
+    /// An IPv6 extension header.
+    Extension = 15, Pass, "ipv6-extension";
+    /// Neither TCP nor UDP.
+    Protocol = 16, Pass, "protocol";
+
+    /// A SYN-ACK from outside: it answers a connection the service itself opened.
+    SynAck = 20, Pass, "syn-ack";
+    /// TTL or hop limit is at most 1: the kernel answers (RFC 1812 section 5.3.1, RFC 8200 section 3).
+    TtlExpired = 21, Pass, "ttl-expired";
+    /// The slot names an endpoint that is not in the table.
+    NoEndpoint = 22, Pass, "no-endpoint";
+    /// No link of the endpoint is up.
+    NoLink = 23, Pass, "no-link";
+    /// Larger than the link's MTU.
+    TooBig = 24, Drop, "too-big";
+    /// The operator said `burst bypass on`.
+    Bypass = 25, Pass, "bypass";
+    /// The policy or the slot table is not filled as the program expects.
+    Unready = 26, Pass, "unready";
+
+    /// From a link, but not from an endpoint or a service address: the kernel's.
+    NotReturn = 32, Pass, "not-return";
+    /// From an endpoint to an address of this host (a probe's answer), or not to be forwarded.
+    ToHost = 33, Pass, "to-host";
+    /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve.
+    NoNeighbour = 34, Pass, "no-neighbour";
+    /// A reply that does not fit the client side's MTU: rewritten, and left to the kernel to answer.
+    ReturnTooBig = 35, Pass, "return-too-big";
+    /// A reply to a client behind a device that burst does not redirect to: rewritten, and left to the kernel.
+    ReturnElsewhere = 36, Pass, "return-elsewhere";
+}
+
+impl Reason {
+    /// The reason's number: its row in the counters.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_REASONS;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_fit_and_names_differ() {
+        assert!(Reason::ALL.iter().all(|r| r.number() < MAX_REASONS));
+        let names: HashSet<_> = Reason::ALL.iter().map(|r| r.text()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(Reason::ALL.is_sorted_by_key(|r| r.number()));
+    }
+
+    #[test]
+    fn only_what_is_named_here_leaves_or_is_dropped() {
+        let not_passed: Vec<_> = Reason::ALL.iter().filter(|r| r.action() != Action::Pass).map(|r| r.text()).collect();
+        assert_eq!(not_passed, ["shifted", "returned", "too-big"]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The return table: (endpoint address, port, protocol) → (service address, port).
+//!
+//! Open addressing in a plain array, a function of the configuration alone, so that any edge host can reverse any
+//! reply. A key is looked for in at most [`RETURN_PROBES`] rows.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::hash;
+use crate::limits::{MAX_RETURNS, RETURN_PROBES};
+use crate::proof::layout;
+
+/// A row of the return table; free when `proto` is 0. Ports in network byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
+pub struct Return {
+    /// Endpoint address.
+    pub address: [u32; 4],
+    /// Service address, of the same family.
+    pub service: [u32; 4],
+    /// Endpoint port.
+    pub port: u16,
+    /// Service port.
+    pub service_port: u16,
+    /// Endpoint id, for its counters.
+    pub endpoint: u16,
+    /// Protocol number; 0: the row is free.
+    pub proto: u8,
+    /// Class id.
+    pub class: u8,
+}
+layout!(Return, size = 40, address @ 0, service @ 16, port @ 32, service_port @ 34, endpoint @ 36, proto @ 38, class @ 39);
+
+/// What a reply is looked up by. The family is not part of it: an IPv4 address stands in the first word with zeros
+/// behind it, and no IPv6 endpoint has such an address (it would lie in ::/8, RFC 4291 section 2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnKey {
+    /// Endpoint address.
+    pub address: [u32; 4],
+    /// Endpoint port, network byte order.
+    pub port: u16,
+    /// Protocol number.
+    pub proto: u8,
+}
+
+impl ReturnKey {
+    /// The first row to look at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first(&self) -> usize {
+        let [a, b, c, d] = self.address;
+        let high = a as u64 | (b as u64) << 32;
+        let low = (c as u64 | (d as u64) << 32) ^ ((self.port as u64) << 16 | self.proto as u64);
+        hash::pair(high, low) as usize & (MAX_RETURNS - 1)
+    }
+
+    /// The rows to look at, in order.
+    #[inline(always)]
+    pub fn rows(&self) -> impl Iterator<Item = usize> + use<> {
+        let first = self.first();
+        (0..RETURN_PROBES).map(move |n| (first + n) & (MAX_RETURNS - 1))
+    }
+}
+
+impl Return {
+    /// Whether this row answers `key`.
+    #[inline(always)]
+    #[must_use]
+    pub fn answers(&self, key: &ReturnKey) -> bool {
+        self.proto == key.proto && self.port == key.port && self.address == key.address
+    }
+
+    /// The key of this row.
+    #[must_use]
+    pub const fn key(&self) -> ReturnKey {
+        ReturnKey { address: self.address, port: self.port, proto: self.proto }
+    }
+}

@@ -1,0 +1,3 @@
+//! The burst daemon, controller and command line, as a library, so that tests reach what the binary does.
+
+pub mod config;

@@ -1,0 +1,2 @@
+//! The burst binary.
+fn main() {}
