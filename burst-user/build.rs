@@ -10,6 +10,17 @@ mod bpf;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// What the object is made from, relative to the workspace's root.
+const INPUTS: [&str; 7] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "burst-common/Cargo.toml",
+    "burst-common/src",
+    "burst-ebpf/Cargo.toml",
+    "burst-ebpf/src",
+    "xtask/src/bpf.rs",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let root = manifest.parent().ok_or("this crate lies in the workspace's root directory")?;
@@ -21,13 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let bytes = fs::read(&object).map_err(|cause| format!("cannot read {}: {cause}", object.display()))?;
             fs::write(&embedded, bytes).map_err(|cause| format!("cannot write {}: {cause}", embedded.display()))?;
         }
-        Err(error) if error.is_missing() => {
+        Err(error @ (bpf::Error::NoToolchain(_) | bpf::Error::NoLinker(_))) => {
             println!("cargo::rustc-cfg=burst_no_object");
             println!("cargo::warning=burst is built without its BPF object and cannot be run: {error}");
         }
-        Err(error) => {
-            println!("cargo::error={error}");
-        }
+        Err(error @ (bpf::Error::Io(..) | bpf::Error::Failed(_))) => println!("cargo::error={error}"),
     }
     Ok(())
 }
@@ -49,10 +58,9 @@ fn watch(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(named) = env::var_os(bpf::OBJECT_VAR) {
         println!("cargo::rerun-if-changed={}", named.display());
     }
-    for input in bpf::inputs(root) {
-        println!("cargo::rerun-if-changed={}", input.display());
+    for input in INPUTS {
+        println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
-    println!("cargo::rerun-if-changed={}", root.join("xtask/src/bpf.rs").display());
     // `setup` changes this directory when it installs something. It must exist: cargo takes an absent path for a
     // changed one, and would compile this crate anew each time.
     let tools = bpf::linker(root).with_file_name("");

@@ -61,13 +61,6 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {}
 
-impl Error {
-    /// Whether something is not installed, as opposed to installed and failing.
-    pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Self::NoToolchain(_) | Self::NoLinker(_))
-    }
-}
-
 /// A Rust toolchain that can compile `core` for BPF.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
@@ -235,18 +228,8 @@ fn is_kept(name: &str) -> bool {
         "CARGO_TERM_",
         "RUST_BACKTRACE",
     ];
-    const STRIPPED: [&str; 10] = [
-        "CARGO",
-        "RUST",
-        "CLIPPY",
-        "DEP_",
-        "LD_LIBRARY_PATH",
-        "MAKEFLAGS",
-        "MFLAGS",
-        "OUT_DIR",
-        "TARGET",
-        "__CARGO",
-    ];
+    const STRIPPED: [&str; 10] =
+        ["CARGO", "RUST", "CLIPPY", "DEP_", "LD_LIBRARY_PATH", "MAKEFLAGS", "MFLAGS", "OUT_DIR", "TARGET", "__CARGO"];
     KEPT.iter().any(|kept| name.starts_with(kept)) || !STRIPPED.iter().any(|stripped| name.starts_with(stripped))
 }
 
@@ -267,12 +250,4 @@ pub(crate) fn build(root: &Path, toolchain: &Toolchain, arch: &str) -> Result<Pa
         return Err(Error::Failed(format!("the BPF program does not build with {version} ({status}); see above")));
     }
     Ok(root.join("target/bpf").join(TARGET).join("release/burst-ebpf"))
-}
-
-/// The files and directories whose change makes the BPF object stale.
-pub(crate) fn inputs(root: &Path) -> Vec<PathBuf> {
-    ["Cargo.toml", "Cargo.lock", "burst-ebpf/Cargo.toml", "burst-ebpf/src", "burst-common/Cargo.toml", "burst-common/src"]
-        .iter()
-        .map(|path| root.join(path))
-        .collect()
 }
