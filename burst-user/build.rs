@@ -4,7 +4,6 @@
 //! has `cfg(burst_no_object)` and says at run time what is missing. A toolchain that is there and fails is an error.
 
 #[path = "../xtask/src/bpf.rs"]
-#[expect(dead_code, reason = "what only `cargo xtask setup` and `check` need is not used here")]
 mod bpf;
 
 use std::path::{Path, PathBuf};

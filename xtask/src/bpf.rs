@@ -149,7 +149,7 @@ fn shared_llvm(sysroot: &Path, major: u32, minor: u32) -> Option<PathBuf> {
             let name = entry.file_name();
             names.iter().any(|known| name.to_string_lossy().starts_with(known.as_str()))
         })
-        .map(|entry| entry.path())
+        .filter_map(|entry| fs::canonicalize(entry.path()).ok())
         .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > LEAST_BYTES))
         .collect();
     found.sort();
@@ -228,8 +228,26 @@ fn is_kept(name: &str) -> bool {
         "CARGO_TERM_",
         "RUST_BACKTRACE",
     ];
-    const STRIPPED: [&str; 10] =
-        ["CARGO", "RUST", "CLIPPY", "DEP_", "LD_LIBRARY_PATH", "MAKEFLAGS", "MFLAGS", "OUT_DIR", "TARGET", "__CARGO"];
+    // Cargo's own, and what it sets for build scripts: aya-ebpf's reads HOST, and would be compiled anew each time one of
+    // xtask and a build script follows the other.
+    const STRIPPED: [&str; 16] = [
+        "AYA_",
+        "CARGO",
+        "CLIPPY",
+        "DEBUG",
+        "DEP_",
+        "HOST",
+        "LD_LIBRARY_PATH",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "OUT_DIR",
+        "PROFILE",
+        "RUST",
+        "TARGET",
+        "__CARGO",
+    ];
     KEPT.iter().any(|kept| name.starts_with(kept)) || !STRIPPED.iter().any(|stripped| name.starts_with(stripped))
 }
 

@@ -63,15 +63,15 @@ pub(crate) fn setup(purpose: For) -> Result<()> {
     };
     changed |= install_linker()?;
     bpf::link_llvm(root(), &toolchain)?;
-    if purpose >= For::Check {
-        install_clippy(&toolchain)?;
-    }
     if changed {
         say(format_args!("setup: BPF is built with {} in {}", toolchain.version, toolchain.sysroot.display()));
         // burst-user's build script watches this directory: it now finds what it lacked before.
         let note = bpf::linker(root()).with_file_name("toolchain.txt");
         fs::write(&note, format!("{}\n{}\n", toolchain.sysroot.display(), toolchain.version))
             .with_context(|| format!("cannot write {}", note.display()))?;
+    }
+    if purpose >= For::Check {
+        install_clippy(&toolchain)?;
     }
     if purpose == For::Test && !changed && packages.is_empty() {
         say("setup: complete");
