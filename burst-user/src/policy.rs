@@ -5,7 +5,7 @@
 pub mod ids;
 pub mod translate;
 // `returns` places what `translate` lists; `dimensions` turns rules into bitmaps; `compile` puts all together.
-pub mod returns;
-pub mod dimensions;
 pub mod compile;
+pub mod dimensions;
 pub mod matcher;
+pub mod returns;

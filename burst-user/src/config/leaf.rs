@@ -27,7 +27,9 @@ pub(super) fn words(value: &DeValue<'_>) -> Leaf<String> {
 
 /// Letters in a name, at most: `class/tier/address` must fit [`burst_common::meta::NAME_LEN`].
 const NAME_MAX: usize = 40;
-const _: () = assert!(2 * NAME_MAX + "//".len() + "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len() <= burst_common::meta::NAME_LEN);
+const _: () = assert!(
+    2 * NAME_MAX + "//".len() + "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len() <= burst_common::meta::NAME_LEN
+);
 
 /// Checks a name.
 pub(super) fn check_name(text: &str) -> Leaf<()> {
@@ -67,7 +69,10 @@ pub(super) fn path(value: &DeValue<'_>) -> Leaf<PathBuf> {
     if path.is_absolute() && !text.contains('\0') {
         return Ok(path);
     }
-    Err(Complaint::new(format!("`{}` is not an absolute path", text.escape_debug()), "write a path that starts with \"/\""))
+    Err(Complaint::new(
+        format!("`{}` is not an absolute path", text.escape_debug()),
+        "write a path that starts with \"/\"",
+    ))
 }
 
 /// The path of a Unix socket: `sun_path` is 108 bytes, the last of them NUL (unix(7)).
@@ -75,7 +80,10 @@ pub(super) fn socket(value: &DeValue<'_>) -> Leaf<PathBuf> {
     let path = path(value)?;
     let len = path.as_os_str().len();
     if len > 107 {
-        return Err(Complaint::new(format!("the path is {len} bytes long"), "a Unix socket's path has at most 107 bytes"));
+        return Err(Complaint::new(
+            format!("the path is {len} bytes long"),
+            "a Unix socket's path has at most 107 bytes",
+        ));
     }
     Ok(path)
 }
@@ -93,7 +101,9 @@ pub(super) fn integer(min: i64, max: i64) -> impl Fn(&DeValue<'_>) -> Leaf<i64> 
     move |value| match value {
         DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) if (min..=max).contains(&number) => Ok(number),
-            _ => Err(Complaint::new(format!("{integer} is out of range"), format!("write a number from {min} to {max}"))),
+            _ => {
+                Err(Complaint::new(format!("{integer} is out of range"), format!("write a number from {min} to {max}")))
+            }
         },
         other => Err(wrong_type("an integer", other)),
     }
@@ -148,7 +158,10 @@ pub(super) fn duration(min: Duration, max: Duration) -> impl Fn(&DeValue<'_>) ->
         let duration = units::duration(&text)?;
         if !(min..=max).contains(&duration) {
             let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-            return Err(Complaint::new(format!("`{text}` is out of range"), format!("write a duration from {min} to {max}")));
+            return Err(Complaint::new(
+                format!("`{text}` is out of range"),
+                format!("write a duration from {min} to {max}"),
+            ));
         }
         Ok(duration)
     }
@@ -180,7 +193,8 @@ pub(super) fn port(value: &DeValue<'_>) -> Leaf<u16> {
 pub(super) fn keyword<T: Copy>(table: &[(&'static str, Option<T>)]) -> impl Fn(&DeValue<'_>) -> Leaf<T> {
     move |value| {
         let text = string(value)?;
-        let quoted: Vec<_> = table.iter().filter(|(_, value)| value.is_some()).map(|(word, _)| format!("\"{word}\"")).collect();
+        let quoted: Vec<_> =
+            table.iter().filter(|(_, value)| value.is_some()).map(|(word, _)| format!("\"{word}\"")).collect();
         let help = format!("write {}", quoted.join(" or "));
         match table.iter().find(|(word, _)| *word == text) {
             Some((_, Some(value))) => Ok(*value),
@@ -200,7 +214,8 @@ pub(super) fn url(schemes: &'static [&'static str]) -> impl Fn(&DeValue<'_>) -> 
         let text = string(value)?;
         let uri = text.parse::<hyper::Uri>().ok();
         let good = uri.is_some_and(|uri| {
-            uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme)) && uri.host().is_some_and(|host| !host.is_empty())
+            uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
+                && uri.host().is_some_and(|host| !host.is_empty())
         });
         if good {
             return Ok(text);

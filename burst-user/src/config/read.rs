@@ -83,7 +83,11 @@ impl<'a> Table<'a> {
     }
 
     /// The value of a key, if it is there and `read` takes it.
-    pub(super) fn opt<T>(&mut self, key: &'static str, read: impl FnOnce(&'a DeValue<'a>) -> Result<T, Complaint>) -> Option<At<T>> {
+    pub(super) fn opt<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&'a DeValue<'a>) -> Result<T, Complaint>,
+    ) -> Option<At<T>> {
         let value = self.value(key)?;
         let span = value.span().into();
         match read(value.get_ref()) {
@@ -171,8 +175,11 @@ impl<'a> Table<'a> {
 
     /// All keys and values of a table whose keys are names, in the order of the file.
     pub(super) fn entries(&self) -> Vec<(At<&'a str>, &'a Spanned<DeValue<'a>>)> {
-        let mut entries: Vec<_> =
-            self.table.iter().map(|(key, value)| (At { value: key.get_ref().as_ref(), span: key.span().into() }, value)).collect();
+        let mut entries: Vec<_> = self
+            .table
+            .iter()
+            .map(|(key, value)| (At { value: key.get_ref().as_ref(), span: key.span().into() }, value))
+            .collect();
         entries.sort_by_key(|(key, _)| key.span);
         entries
     }
@@ -246,7 +253,13 @@ mod tests {
     #[test]
     fn a_slip_of_the_finger_is_recognised_and_another_word_is_not() {
         let known = ["next_hop", "device", "mtu", "name"];
-        for (text, expected) in [("nexthop", Some("next_hop")), ("devcie", Some("device")), ("mtv", Some("mtu")), ("gateway", None), ("", None)] {
+        for (text, expected) in [
+            ("nexthop", Some("next_hop")),
+            ("devcie", Some("device")),
+            ("mtv", Some("mtu")),
+            ("gateway", None),
+            ("", None),
+        ] {
             assert_eq!(nearest(text, known.into_iter()), expected, "{text}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);

@@ -63,8 +63,10 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
     let pin_dir = table.opt("pin_dir", leaf::path);
     let state_dir = table.opt("state_dir", leaf::path);
     let socket = table.opt("socket", leaf::socket);
-    let on_exit = table.opt("on_exit", leaf::keyword(&[("leave", Some(OnExit::Leave)), ("detach", Some(OnExit::Detach))]));
-    let xdp = table.opt("xdp", leaf::keyword(&[("native", Some(XdpMode::Native)), ("generic", Some(XdpMode::Generic))]));
+    let on_exit =
+        table.opt("on_exit", leaf::keyword(&[("leave", Some(OnExit::Leave)), ("detach", Some(OnExit::Detach))]));
+    let xdp =
+        table.opt("xdp", leaf::keyword(&[("native", Some(XdpMode::Native)), ("generic", Some(XdpMode::Generic))]));
     let tick = table.opt("tick", leaf::duration(Duration::from_millis(50), Duration::from_secs(10)));
     let trace = table.opt("trace", leaf::boolean);
     table.finish();
@@ -100,7 +102,8 @@ fn link(mut table: Table<'_>) -> Option<Link> {
     let fallback = table.opt("fallback", leaf::boolean);
     let (out_bps, in_bps) = match table.sub("bandwidth", "`bandwidth`") {
         Some(mut bandwidth) => {
-            let both = (bandwidth.opt("out", leaf::text(units::bandwidth)), bandwidth.opt("in", leaf::text(units::bandwidth)));
+            let both =
+                (bandwidth.opt("out", leaf::text(units::bandwidth)), bandwidth.opt("in", leaf::text(units::bandwidth)));
             bandwidth.finish();
             (both.0.map(|at| at.value), both.1.map(|at| at.value))
         }
@@ -121,7 +124,8 @@ fn link(mut table: Table<'_>) -> Option<Link> {
         table.req("next_hop", "next_hop = \"10.64.0.1\"", next_hop)
     };
     if let Some((span, what)) = unusable {
-        let warning = Diagnostic::warning(span, format!("{} is left out: {what} not supported by this version", table.what));
+        let warning =
+            Diagnostic::warning(span, format!("{} is left out: {what} not supported by this version", table.what));
         table.sink.push(warning.help("tiers that name it use their other links"));
     }
     table.finish();

@@ -29,8 +29,12 @@ impl Complaint {
 /// # Errors
 /// On anything else.
 pub fn duration(text: &str) -> Result<Duration, Complaint> {
-    humantime::parse_duration(text)
-        .map_err(|_| Complaint::new(format!("`{text}` is not a duration"), "write a number and a unit, such as \"120s\", \"5m\" or \"250ms\""))
+    humantime::parse_duration(text).map_err(|_| {
+        Complaint::new(
+            format!("`{text}` is not a duration"),
+            "write a number and a unit, such as \"120s\", \"5m\" or \"250ms\"",
+        )
+    })
 }
 
 /// A number and what stands behind it; `None` when no finite, non-negative number stands in front.
@@ -66,7 +70,10 @@ pub fn bandwidth(text: &str) -> Result<u64, Complaint> {
     let bps = split(text).and_then(|(number, unit)| Some(number * factor(unit, &["bit", "bit/s", "bps"])?));
     match bps {
         Some(bps) if bps >= 1.0 => Ok(bps as u64),
-        _ => Err(Complaint::new(format!("`{text}` is not a bandwidth"), "write bits per second with a unit, such as \"10Gbit\" or \"500Mbit\"")),
+        _ => Err(Complaint::new(
+            format!("`{text}` is not a bandwidth"),
+            "write bits per second with a unit, such as \"10Gbit\" or \"500Mbit\"",
+        )),
     }
 }
 
@@ -78,11 +85,14 @@ pub fn rate(text: &str) -> Result<f64, Complaint> {
     const HELP: &str = "write new flows per second, such as \"20k flows/s\"";
     let (number, unit) = split(text).ok_or_else(|| Complaint::new(format!("`{text}` is not a rate"), HELP))?;
     match factor(unit, &["flows/s", "flow/s"]) {
-        Some(_) if number == 0.0 => Err(Complaint::new(format!("`{text}` is no capacity at all"), "write a rate above 0, or leave this out")),
-        Some(factor) => Ok(number * factor),
-        None if factor(unit, &["bit", "bit/s", "bps"]).is_some() => {
-            Err(Complaint::new(format!("`{text}`: a capacity in bits per second is not supported by this version"), HELP))
+        Some(_) if number == 0.0 => {
+            Err(Complaint::new(format!("`{text}` is no capacity at all"), "write a rate above 0, or leave this out"))
         }
+        Some(factor) => Ok(number * factor),
+        None if factor(unit, &["bit", "bit/s", "bps"]).is_some() => Err(Complaint::new(
+            format!("`{text}`: a capacity in bits per second is not supported by this version"),
+            HELP,
+        )),
         None => Err(Complaint::new(format!("`{text}` is not a rate"), HELP)),
     }
 }
@@ -95,7 +105,10 @@ pub fn share(text: &str) -> Result<f64, Complaint> {
     match split(text) {
         Some((number, "")) => Ok(number),
         Some((number, "%")) => Ok(number / 100.0),
-        _ => Err(Complaint::new(format!("`{text}` is not a share"), "write a number from 0 to 1, or a percentage such as \"95%\"")),
+        _ => Err(Complaint::new(
+            format!("`{text}` is not a share"),
+            "write a number from 0 to 1, or a percentage such as \"95%\"",
+        )),
     }
 }
 
@@ -105,7 +118,9 @@ pub fn share(text: &str) -> Result<f64, Complaint> {
 /// On anything else.
 pub fn share_per_second(text: &str) -> Result<f64, Complaint> {
     let bare = text.trim().strip_suffix("/s").unwrap_or(text);
-    share(bare).map_err(|_| Complaint::new(format!("`{text}` is not a share per second"), "write a percentage per second, such as \"5%/s\""))
+    share(bare).map_err(|_| {
+        Complaint::new(format!("`{text}` is not a share per second"), "write a percentage per second, such as \"5%/s\"")
+    })
 }
 
 /// A port: 1–65535.
@@ -129,10 +144,18 @@ pub fn ports(text: &str) -> Result<(u16, u16), Complaint> {
     let Some((first, last)) = text.split_once('-') else {
         return port(text).map(|port| (port, port));
     };
-    let bad = || Complaint::new(format!("`{text}` is not a port range"), "write the first and the last port, such as \"8440-8449\"");
+    let bad = || {
+        Complaint::new(
+            format!("`{text}` is not a port range"),
+            "write the first and the last port, such as \"8440-8449\"",
+        )
+    };
     let (first, last) = (port(first.trim()).map_err(|_| bad())?, port(last.trim()).map_err(|_| bad())?);
     if first > last {
-        return Err(Complaint::new(format!("the port range `{text}` runs backwards"), format!("write \"{last}-{first}\"")));
+        return Err(Complaint::new(
+            format!("the port range `{text}` runs backwards"),
+            format!("write \"{last}-{first}\""),
+        ));
     }
     Ok((first, last))
 }
@@ -142,7 +165,8 @@ pub fn ports(text: &str) -> Result<(u16, u16), Complaint> {
 /// # Errors
 /// On anything else.
 pub fn prefix(text: &str) -> Result<IpNet, Complaint> {
-    let parsed = if text.contains('/') { text.parse().ok() } else { text.parse().ok().map(|addr: IpAddr| IpNet::from(addr)) };
+    let parsed =
+        if text.contains('/') { text.parse().ok() } else { text.parse().ok().map(|addr: IpAddr| IpNet::from(addr)) };
     let Some(prefix): Option<IpNet> = parsed else {
         return Err(Complaint::new(
             format!("`{text}` is not an address prefix"),
@@ -184,7 +208,9 @@ mod tests {
         for (text, bps) in [("10Gbit", 10_000_000_000), ("500 Mbit/s", 500_000_000), ("1.5kbps", 1500), ("64bit", 64)] {
             assert_eq!(bandwidth(text), Ok(bps), "{text}");
         }
-        for (text, flows) in [("20k flows/s", 20e3), ("1_500 flows/s", 1500.0), ("1 flow/s", 1.0), ("0.5kflows/s", 500.0)] {
+        for (text, flows) in
+            [("20k flows/s", 20e3), ("1_500 flows/s", 1500.0), ("1 flow/s", 1.0), ("0.5kflows/s", 500.0)]
+        {
             assert_eq!(rate(text), Ok(flows), "{text}");
         }
         for (text, expected) in [("95%", 0.95), ("0.95", 0.95), ("1", 1.0), ("150%", 1.5)] {
@@ -223,7 +249,13 @@ mod tests {
             prefix("203.0.113.7/24").map_err(|c| c.help),
             Err("write \"203.0.113.0/24\" for the network, or \"203.0.113.7/32\" for the one address".to_owned())
         );
-        assert_eq!(prefix("203.0.113.0/33").map_err(message), Err("`203.0.113.0/33` is not an address prefix".to_owned()));
-        assert_eq!(address("10.0.0.1/32").map_err(|c| c.help), Err("write \"10.0.0.1\", without a prefix length".to_owned()));
+        assert_eq!(
+            prefix("203.0.113.0/33").map_err(message),
+            Err("`203.0.113.0/33` is not an address prefix".to_owned())
+        );
+        assert_eq!(
+            address("10.0.0.1/32").map_err(|c| c.help),
+            Err("write \"10.0.0.1\", without a prefix length".to_owned())
+        );
     }
 }

@@ -59,17 +59,27 @@ fn ways(file: &File, sink: &Sink) {
     let mut seen: Vec<(&Link, &Way)> = Vec::new();
     for (link, way) in usable(file) {
         let name = &link.name.value;
-        if let Some(client) = file.edge.client.iter().find(|client| client.value == way.device.value && way.vlan.is_none()) {
-            let message = format!("link `{name}` and the clients share device `{}` without a VLAN between them", client.value);
+        if let Some(client) =
+            file.edge.client.iter().find(|client| client.value == way.device.value && way.vlan.is_none())
+        {
+            let message =
+                format!("link `{name}` and the clients share device `{}` without a VLAN between them", client.value);
             let error = Diagnostic::error(way.device.span, message).other(client.span, "the clients' device");
-            sink.push(error.help("this version tells them apart by device or VLAN: add `vlan` to the link, or use another device"));
+            sink.push(error.help(
+                "this version tells them apart by device or VLAN: add `vlan` to the link, or use another device",
+            ));
         }
         let same = |other: &Way| {
-            other.device.value == way.device.value && other.vlan == way.vlan && other.next_hop.value == way.next_hop.value
+            other.device.value == way.device.value
+                && other.vlan == way.vlan
+                && other.next_hop.value == way.next_hop.value
         };
         match seen.iter().find(|(_, other)| same(other)) {
             Some((first, other)) => {
-                let message = format!("links `{}` and `{name}` are the same way: {} on `{}`", first.name.value, way.next_hop.value, way.device.value);
+                let message = format!(
+                    "links `{}` and `{name}` are the same way: {} on `{}`",
+                    first.name.value, way.next_hop.value, way.device.value
+                );
                 let error = Diagnostic::error(way.next_hop.span, message).other(other.next_hop.span, "first here");
                 sink.push(error.help("remove one of them"));
             }
@@ -91,7 +101,13 @@ fn tier_links(links: &[Link], tier: &Tier, sink: &Sink) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("links are: {}", known().collect::<Vec<_>>().join(", ")),
             };
-            sink.push(Diagnostic::error(link.span, format!("tier `{name}`: there is no link `{}`", link.value.escape_debug())).help(help));
+            sink.push(
+                Diagnostic::error(
+                    link.span,
+                    format!("tier `{name}`: there is no link `{}`", link.value.escape_debug()),
+                )
+                .help(help),
+            );
         } else if let Some(first) = tier.links[..n].iter().find(|first| first.value == link.value) {
             let error = Diagnostic::error(link.span, format!("tier `{name}`: link `{}` is named twice", link.value));
             sink.push(error.other(first.span, "first here").help("name it once"));
@@ -112,7 +128,11 @@ fn capacities(file: &File, sink: &Sink) {
         }
     };
     over(Box::new(file.classes.iter().map(|class| class.name.span)), MAX_CLASSES - 1, "classes");
-    over(Box::new(file.classes.iter().flat_map(|class| class.rules.iter().map(|rule| rule.span))), MAX_RULES, "match rules");
+    over(
+        Box::new(file.classes.iter().flat_map(|class| class.rules.iter().map(|rule| rule.span))),
+        MAX_RULES,
+        "match rules",
+    );
     over(Box::new(usable(file).map(|(link, _)| link.name.span)), MAX_LINKS - 1, "links");
     let endpoints = tiers(file).flat_map(|(_, tier)| match tier.mode {
         model::Mode::Nexthop => vec![tier.name.span],
@@ -123,7 +143,9 @@ fn capacities(file: &File, sink: &Sink) {
 
 /// All tiers, each with its class.
 fn tiers(file: &File) -> impl Iterator<Item = (&Class, &Tier)> {
-    file.classes.iter().flat_map(|class| class.burst.iter().flat_map(move |burst| burst.tiers.iter().map(move |tier| (class, tier))))
+    file.classes
+        .iter()
+        .flat_map(|class| class.burst.iter().flat_map(move |burst| burst.tiers.iter().map(move |tier| (class, tier))))
 }
 
 /// The model of a file that was checked.

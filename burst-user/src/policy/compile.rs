@@ -145,13 +145,15 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
         for tier in class.burst.iter().flat_map(|burst| &burst.tiers) {
             endpoints.extend(tier_rows(class, id, tier, ids)?);
             for translation in translations(class, tier) {
-                let endpoint = endpoint_id(&endpoint_key(&class.name, &format!("{}/{}", tier.name, translation.endpoint)), ids)?;
+                let endpoint =
+                    endpoint_id(&endpoint_key(&class.name, &format!("{}/{}", tier.name, translation.endpoint)), ids)?;
                 let full = |source| CompileError::Returns { class: class.name.clone(), source };
                 returns.insert(&translation, id, endpoint).map_err(full)?;
             }
         }
     }
-    let rules = numbered.iter().map(|(class, index, _)| RuleName { class: class.name.clone(), index: *index }).collect();
+    let rules =
+        numbered.iter().map(|(class, index, _)| RuleName { class: class.name.clone(), index: *index }).collect();
     Ok(Compiled { policy, large, returns: returns.into_rows(), endpoints, rules })
 }
 
@@ -192,7 +194,10 @@ fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
     let row = policy::Class { base4, base6: base4 + MAX_CLASS_SLOTS as u32, mask: 0, flags: KEEP };
     let Some(burst) = &class.burst else { return Ok(row) };
     if !burst.slots.is_power_of_two() || burst.slots as usize > MAX_CLASS_SLOTS {
-        return Err(CompileError::OutOfRange { class: class.name.clone(), what: "`slots` is not a power of two, or too large" });
+        return Err(CompileError::OutOfRange {
+            class: class.name.clone(),
+            what: "`slots` is not a power of two, or too large",
+        });
     }
     let by_client = if burst.affinity == Affinity::Client { BY_CLIENT } else { 0 };
     let nexthop = if burst.tiers.iter().any(|tier| tier.mode == Mode::Nexthop) { NEXTHOP } else { 0 };
@@ -201,7 +206,9 @@ fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
 
 fn tier_rows(class: &Class, id: u8, tier: &Tier, ids: &Ids) -> Result<Vec<CompiledEndpoint>, CompileError> {
     let out_of_range = |what| CompileError::OutOfRange { class: class.name.clone(), what };
-    let link = |name: &String| ids.links.get(name).copied().ok_or_else(|| CompileError::NoId { kind: "link", name: name.clone() });
+    let link = |name: &String| {
+        ids.links.get(name).copied().ok_or_else(|| CompileError::NoId { kind: "link", name: name.clone() })
+    };
     let links = tier.links.iter().map(link).collect::<Result<Vec<_>, _>>()?;
     if links.len() > ENDPOINT_LINKS {
         return Err(out_of_range("a tier names more than eight links"));

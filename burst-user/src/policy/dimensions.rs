@@ -96,14 +96,27 @@ impl Rows {
     /// When a dimension has more rows than are matched inline: then it takes [`Rows::large`].
     pub fn inline(&self) -> Result<Dimensions, TooMany> {
         let four = |dimension: &Prefixes<Ipv4Net>| {
-            let row = |(prefix, &rules): (&Ipv4Net, &Rules)| Prefix4 { addr: addr4(prefix.network()), mask: addr4(prefix.netmask()), rules };
+            let row = |(prefix, &rules): (&Ipv4Net, &Rules)| Prefix4 {
+                addr: addr4(prefix.network()),
+                mask: addr4(prefix.netmask()),
+                rules,
+            };
             Table::new(dimension.any, &dimension.rows.iter().map(row).collect::<Vec<_>>())
         };
         let six = |dimension: &Prefixes<Ipv6Net>| {
-            let row = |(prefix, &rules): (&Ipv6Net, &Rules)| Prefix6 { addr: addr6(prefix.network()), mask: addr6(prefix.netmask()), rules };
+            let row = |(prefix, &rules): (&Ipv6Net, &Rules)| Prefix6 {
+                addr: addr6(prefix.network()),
+                mask: addr6(prefix.netmask()),
+                rules,
+            };
             Table::new(dimension.any, &dimension.rows.iter().map(row).collect::<Vec<_>>())
         };
-        let port = |(&(proto, first, last), &rules): (&(u8, u16, u16), &Rules)| Ports { first, last, proto: proto.into(), rules };
+        let port = |(&(proto, first, last), &rules): (&(u8, u16, u16), &Rules)| Ports {
+            first,
+            last,
+            proto: proto.into(),
+            rules,
+        };
         Ok(Dimensions {
             dst4: four(&self.dst4)?,
             src4: four(&self.src4)?,

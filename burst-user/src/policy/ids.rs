@@ -160,8 +160,14 @@ impl Ids {
     /// When the ids of a kind are used up.
     pub fn assign(config: &Config, existing: &Names) -> Result<Self, IdsError> {
         let mut writes = Vec::new();
-        let classes = assign(Kind::Class, config.classes.iter().map(|class| class.name.clone()).collect(), existing, &mut writes)?;
-        let links = assign(Kind::Link, config.links.iter().map(|link| link.name.clone()).collect(), existing, &mut writes)?;
+        let classes = assign(
+            Kind::Class,
+            config.classes.iter().map(|class| class.name.clone()).collect(),
+            existing,
+            &mut writes,
+        )?;
+        let links =
+            assign(Kind::Link, config.links.iter().map(|link| link.name.clone()).collect(), existing, &mut writes)?;
         let endpoints = config.classes.iter().flat_map(|class| {
             let tiers = class.burst.iter().flat_map(|burst| &burst.tiers);
             tiers.flat_map(|tier| tier.endpoint_names()).map(|name| endpoint_key(&class.name, &name))
@@ -226,4 +232,120 @@ fn assign(
         known.insert(name, id);
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(extra: &str, hosts: &[u8]) -> Config {
+        let endpoints: Vec<_> = hosts.iter().map(|host| format!("\"10.20.0.{host}\"")).collect();
+        let text = format!(
+            r#"
+            version = 1
+            edge = {{ name = "a", client = ["eth0"], seed = "s" }}
+            link = [{{ name = "dx-1", device = "eth1", next_hop = "10.64.0.1" }}]
+            [class.{extra}]
+            match = [{{ dst = ["203.0.113.20"], proto = "tcp", ports = [443] }}]
+            when_full = "local"
+            local = {{ capacity = "1k flows/s" }}
+            [[class.{extra}.tier]]
+            name = "flat"
+            mode = "nexthop"
+            links = ["dx-1"]
+            capacity = "1k flows/s"
+            [[class.{extra}.tier]]
+            name = "reserved"
+            mode = "dnat"
+            endpoints = [{}]
+            links = ["dx-1"]
+            capacity = "1k flows/s"
+            "#,
+            endpoints.join(", ")
+        );
+        crate::config::parse(&text, "test").unwrap_or_else(|refused| panic!("{refused}")).config
+    }
+
+    /// Ids of `config` with the names of `names`, which are then those of the map after the writes.
+    fn step(config: &Config, names: &mut Names) -> Ids {
+        let ids = Ids::assign(config, names).unwrap();
+        names.apply(&ids.writes);
+        ids
+    }
+
+    fn endpoints(ids: &Ids) -> Vec<(&str, u16)> {
+        ids.endpoints.iter().map(|(name, id)| (name.as_str(), *id)).collect()
+    }
+
+    #[test]
+    fn ids_start_at_one_and_the_names_say_whose_they_are() {
+        let mut names = Names::default();
+        let ids = step(&config("promo", &[10, 11]), &mut names);
+        assert_eq!(
+            endpoints(&ids),
+            [("promo/flat", 1), ("promo/reserved/10.20.0.10", 2), ("promo/reserved/10.20.0.11", 3)]
+        );
+        assert_eq!((ids.classes["promo"], ids.links["dx-1"]), (1, 1));
+        assert_eq!(
+            (names.class(1), names.link(1), names.endpoint(3)),
+            (Some("promo"), Some("dx-1"), Some("promo/reserved/10.20.0.11"))
+        );
+        assert_eq!((names.class(0), names.link(2), names.endpoint(4), names.class(64)), (None, None, None, None));
+        let again = step(&config("promo", &[10, 11]), &mut names);
+        assert_eq!(again, Ids { writes: Vec::new(), ..ids }, "nothing changes, nothing is written");
+    }
+
+    #[test]
+    fn an_id_is_not_given_to_another_while_its_name_is_retired() {
+        let mut names = Names::default();
+        step(&config("promo", &[10, 11]), &mut names);
+        let ids = step(&config("promo", &[12, 11]), &mut names);
+        assert_eq!(
+            endpoints(&ids),
+            [("promo/flat", 1), ("promo/reserved/10.20.0.11", 3), ("promo/reserved/10.20.0.12", 4)]
+        );
+        assert!(names.rows()[meta::endpoint_name(2)].is_retired());
+        assert_eq!(names.endpoint(2), Some("promo/reserved/10.20.0.10"));
+        let ids = step(&config("promo", &[10]), &mut names);
+        assert_eq!(
+            endpoints(&ids),
+            [("promo/flat", 1), ("promo/reserved/10.20.0.10", 2)],
+            "configured again: its own id again"
+        );
+        let retired = |id| names.rows()[meta::endpoint_name(id)].is_retired();
+        assert_eq!((retired(2), retired(3), retired(4)), (false, true, true));
+    }
+
+    #[test]
+    fn another_class_takes_another_id_and_its_endpoints_too() {
+        let mut names = Names::default();
+        step(&config("promo", &[10]), &mut names);
+        let ids = step(&config("other", &[10]), &mut names);
+        assert_eq!(ids.classes["other"], 2);
+        assert_eq!(endpoints(&ids), [("other/flat", 3), ("other/reserved/10.20.0.10", 4)]);
+        assert!(names.rows()[meta::class_name(1)].is_retired());
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_not_given_away() {
+        let mut bytes = [0u8; size_of::<Name>()];
+        bytes[..2].copy_from_slice(&999u16.to_ne_bytes());
+        let mut rows = vec![Name::zeroed(); meta::class_name(1) + 1];
+        rows[meta::class_name(1)] = bytemuck::cast(bytes);
+        let ids = step(&config("promo", &[10]), &mut Names::new(rows));
+        assert_eq!(ids.classes["promo"], 2);
+        assert!(ids.writes.iter().all(|(row, _)| *row != meta::class_name(1)), "and it is left as it is");
+    }
+
+    #[test]
+    fn ids_run_out_with_words() {
+        let mut rows = vec![Name::zeroed(); NAMES];
+        for id in 1..MAX_CLASSES {
+            rows[meta::class_name(id)] = Name::new(&format!("old-{id}")).unwrap().retire(true);
+        }
+        let error = Ids::assign(&config("promo", &[10]), &Names::new(rows.clone())).unwrap_err();
+        assert_eq!(error, IdsError::NoneFree { kind: "class", name: "promo".to_owned(), held: 63, retired: 63 });
+        rows[meta::class_name(63)] = Name::zeroed();
+        assert_eq!(Ids::assign(&config("promo", &[10]), &Names::new(rows)).unwrap().classes["promo"], 63);
+    }
 }

@@ -40,7 +40,8 @@ impl Maps {
     }
 
     fn ports(&self, proto: u8, port: u16) -> Rules {
-        let row = port_index(proto, port).and_then(|index| self.ports.binary_search_by_key(&index, |(index, _)| *index).ok());
+        let row =
+            port_index(proto, port).and_then(|index| self.ports.binary_search_by_key(&index, |(index, _)| *index).ok());
         row.map_or(0, |row| self.ports[row].1)
     }
 }
@@ -68,12 +69,18 @@ impl<'a> Matcher<'a> {
         let prefixes = match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let inline = (classify::prefixes4(&dims.src4, addr4(src)), classify::prefixes4(&dims.dst4, addr4(dst)));
-                let maps = self.maps.as_ref().map_or((0, 0), |maps| (longest(&maps.src4, src.into()), longest(&maps.dst4, dst.into())));
+                let maps = self
+                    .maps
+                    .as_ref()
+                    .map_or((0, 0), |maps| (longest(&maps.src4, src.into()), longest(&maps.dst4, dst.into())));
                 (inline.0 | maps.0) & (inline.1 | maps.1)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let inline = (classify::prefixes6(&dims.src6, addr6(src)), classify::prefixes6(&dims.dst6, addr6(dst)));
-                let maps = self.maps.as_ref().map_or((0, 0), |maps| (longest(&maps.src6, src.into()), longest(&maps.dst6, dst.into())));
+                let maps = self
+                    .maps
+                    .as_ref()
+                    .map_or((0, 0), |maps| (longest(&maps.src6, src.into()), longest(&maps.dst6, dst.into())));
                 (inline.0 | maps.0) & (inline.1 | maps.1)
             }
             _ => return None,

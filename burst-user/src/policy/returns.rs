@@ -16,7 +16,9 @@ pub struct ReturnTable {
 
 /// No row is free where the packet path would look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the return table is full: {rows} rows are taken, and none of the {RETURN_PROBES} that could take this one is free")]
+#[error(
+    "the return table is full: {rows} rows are taken, and none of the {RETURN_PROBES} that could take this one is free"
+)]
 pub struct Full {
     /// Rows in use.
     pub rows: usize,
@@ -86,7 +88,10 @@ mod tests {
             let key = ReturnKey { address: wide(translation.endpoint), port: translation.port.to_be(), proto: 6 };
             let found: Vec<_> = key.rows().filter_map(|n| rows.get(&n)).filter(|row| row.answers(&key)).collect();
             assert_eq!(found.len(), 1);
-            assert_eq!((found[0].service, found[0].service_port), (wide(translation.service), translation.service_port.to_be()));
+            assert_eq!(
+                (found[0].service, found[0].service_port),
+                (wide(translation.service), translation.service_port.to_be())
+            );
         }
         let absent = ReturnKey { address: wide([10, 20, 0, 41].into()), port: 8000u16.to_be(), proto: 6 };
         assert!(absent.rows().filter_map(|n| rows.get(&n)).all(|row| !row.answers(&absent)));

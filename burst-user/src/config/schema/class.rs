@@ -49,7 +49,9 @@ fn class(name: At<String>, mut table: Table<'_>) -> Option<Class> {
     let rules = rules.map(|rules| {
         if rules.is_empty() {
             let error = Diagnostic::error(rules.span, format!("{} matches nothing", table.what));
-            table.sink.push(error.help(format!("write at least one rule, such as {}", example.trim_start_matches("match = "))));
+            table.sink.push(
+                error.help(format!("write at least one rule, such as {}", example.trim_start_matches("match = "))),
+            );
         }
         rules.value.into_iter().map(rule).collect::<Vec<_>>()
     });
@@ -58,7 +60,9 @@ fn class(name: At<String>, mut table: Table<'_>) -> Option<Class> {
             for key in BURST_KEYS {
                 if let Some(span) = table.key(key) {
                     let error = Diagnostic::error(span, format!("{} is kept and has a `{key}`", table.what));
-                    table.sink.push(error.other(keep.span, "kept: never shifted").help(format!("remove `{key}`, or `keep`")));
+                    table
+                        .sink
+                        .push(error.other(keep.span, "kept: never shifted").help(format!("remove `{key}`, or `keep`")));
                 }
             }
             Some(None)
@@ -108,14 +112,16 @@ fn dimension<'a, T>(
 }
 
 fn burst(table: &mut Table<'_>) -> Option<Burst> {
-    let affinity = table.opt("affinity", leaf::keyword(&[("flow", Some(Affinity::Flow)), ("client", Some(Affinity::Client))]));
+    let affinity =
+        table.opt("affinity", leaf::keyword(&[("flow", Some(Affinity::Flow)), ("client", Some(Affinity::Client))]));
     let idle = table.opt("idle_timeout", leaf::duration(Duration::from_secs(1), Duration::from_secs(24 * 3600)));
     let full = leaf::keyword(&[("local", Some(WhenFull::Local)), ("shed", None)]);
     let when_full = table.req("when_full", "when_full = \"local\"", full);
     let max_offsite_share = table.opt("max_offsite_share", leaf::share(true, 1.0, units::share));
     let slots = table.opt("slots", slots);
     let example = format!("[{}.local]", table.what.replace("class `", "class.").replace('`', ""));
-    let local = table.demand("local", &example).then(|| table.sub("local", "the local side")).flatten().and_then(load::local);
+    let local =
+        table.demand("local", &example).then(|| table.sub("local", "the local side")).flatten().and_then(load::local);
     let example = format!("[{}.tier]]", example.trim_end_matches(".local]"));
     let tiers = table.demand("tier", &example).then(|| table.subs("tier", "the tier")).flatten();
     let tiers = tiers.map(|tiers| {
@@ -178,6 +184,9 @@ fn instant(value: &DeValue<'_>) -> Leaf<()> {
         other => leaf::string(other)?,
     };
     text.parse::<jiff::Timestamp>().map(|_| ()).map_err(|_| {
-        Complaint::new(format!("`{text}` is not a moment"), "write date, time and offset, such as \"2027-01-01T00:00:00+09:00\"")
+        Complaint::new(
+            format!("`{text}` is not a moment"),
+            "write date, time and offset, such as \"2027-01-01T00:00:00+09:00\"",
+        )
     })
 }

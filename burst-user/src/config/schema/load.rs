@@ -54,25 +54,35 @@ fn source(mut table: Table<'_>) -> Option<Option<LoadSource>> {
     let every = table.opt("every", leaf::duration(ms(50), ms(60_000))).map_or(ms(250), |at| at.value);
     let kinds = ["metrics", "haproxy", "prometheus"];
     let named: Vec<_> = kinds.into_iter().filter(|kind| table.key(kind).is_some()).collect();
-    let kind = match named[..] {
-        ["metrics"] => metrics(&mut table).map(Some),
-        ["haproxy"] => haproxy(&mut table).map(Some),
-        ["prometheus"] => {
-            let url = table.opt("prometheus", leaf::url(&["http", "https"]));
-            table.req("query", "query = \"max(nginx_busy_ratio)\"", leaf::words);
-            if let Some(url) = url {
-                let warning = Diagnostic::warning(url.span, "the load source is left out: PromQL queries are not supported by this version");
-                table.sink.push(warning.help("scrape the exporter itself with `metrics` and `metric`"));
+    let kind =
+        match named[..] {
+            ["metrics"] => metrics(&mut table).map(Some),
+            ["haproxy"] => haproxy(&mut table).map(Some),
+            ["prometheus"] => {
+                let url = table.opt("prometheus", leaf::url(&["http", "https"]));
+                table.req("query", "query = \"max(nginx_busy_ratio)\"", leaf::words);
+                if let Some(url) = url {
+                    let warning = Diagnostic::warning(
+                        url.span,
+                        "the load source is left out: PromQL queries are not supported by this version",
+                    );
+                    table.sink.push(warning.help("scrape the exporter itself with `metrics` and `metric`"));
+                }
+                Some(None)
             }
-            Some(None)
-        }
-        _ => {
-            let message = if named.is_empty() { "the load source reads nothing" } else { "the load source reads more than one thing" };
-            let error = Diagnostic::error(table.span, message);
-            table.sink.push(error.help("name one of metrics (with metric), haproxy (with proxy and field), prometheus (with query)"));
-            return None;
-        }
-    };
+            _ => {
+                let message = if named.is_empty() {
+                    "the load source reads nothing"
+                } else {
+                    "the load source reads more than one thing"
+                };
+                let error = Diagnostic::error(table.span, message);
+                table.sink.push(error.help(
+                    "name one of metrics (with metric), haproxy (with proxy and field), prometheus (with query)",
+                ));
+                return None;
+            }
+        };
     table.finish();
     let (kind, limit) = (kind?, limit?.value);
     Some(kind.map(|kind| LoadSource { kind, limit, timeout, every }))

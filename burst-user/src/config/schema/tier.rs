@@ -29,7 +29,9 @@ pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
             for key in ["endpoints", "ports"] {
                 if let Some(span) = table.key(key) {
                     let error = Diagnostic::error(span, format!("{} is of mode nexthop and has `{key}`", table.what));
-                    table.sink.push(error.help(format!("remove `{key}`: packets keep their destination; or write mode = \"dnat\"")));
+                    table.sink.push(
+                        error.help(format!("remove `{key}`: packets keep their destination; or write mode = \"dnat\"")),
+                    );
                 }
             }
             (Some(Vec::new()), Some(Vec::new()))
@@ -120,7 +122,10 @@ fn ports(table: &mut Table<'_>) -> Option<Vec<(At<u16>, At<u16>)>> {
     }
     if list.len() > MAX_PORTS {
         let message = format!("{} renames {} ports", table.what, list.len());
-        table.sink.push(Diagnostic::error(map.span, message).help(format!("rename at most {MAX_PORTS}; ports left out are preserved")));
+        table.sink.push(
+            Diagnostic::error(map.span, message)
+                .help(format!("rename at most {MAX_PORTS}; ports left out are preserved")),
+        );
     }
     (!failed).then_some(list)
 }
@@ -153,7 +158,10 @@ fn probe(value: &DeValue<'_>) -> Leaf<()> {
     let target = text.strip_prefix(':').map(|rest| rest.split_once('/').map_or(rest, |(port, _)| port));
     match target.map(units::port) {
         Some(Ok(_)) => Ok(()),
-        _ => Err(Complaint::new(format!("`{}` is not a probe's target", text.escape_debug()), "write a port and a path, such as \":8080/healthz\"")),
+        _ => Err(Complaint::new(
+            format!("`{}` is not a probe's target", text.escape_debug()),
+            "write a port and a path, such as \":8080/healthz\"",
+        )),
     }
 }
 
@@ -167,7 +175,10 @@ fn price(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> {
         if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
             return Ok(());
         }
-        Err(Complaint::new(format!("`{}` is not a currency", text.escape_debug()), "write its three letters (ISO 4217), such as \"USD\""))
+        Err(Complaint::new(
+            format!("`{}` is not a currency", text.escape_debug()),
+            "write its three letters (ISO 4217), such as \"USD\"",
+        ))
     });
     let span = price.span;
     price.finish();
@@ -182,7 +193,10 @@ fn provision(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> 
     } else if provision.demand("command", "command = [\"/etc/burst/scale\"]") {
         let command = provision.list("command", leaf::string);
         if let Some(command) = command.filter(|command| command.is_empty()) {
-            provision.sink.push(Diagnostic::error(command.span, "command: names no program").help("write the program and its arguments"));
+            provision.sink.push(
+                Diagnostic::error(command.span, "command: names no program")
+                    .help("write the program and its arguments"),
+            );
         }
     }
     provision.key("command");

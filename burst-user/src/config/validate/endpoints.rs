@@ -23,7 +23,8 @@ pub(super) fn check(file: &File, sink: &Sink) {
             for endpoint in &tier.endpoints {
                 match seen.iter().find(|(_, first)| first.value == endpoint.value) {
                     Some((_, first)) => {
-                        let message = format!("endpoint {} is named twice in class `{}`", endpoint.value, class.name.value);
+                        let message =
+                            format!("endpoint {} is named twice in class `{}`", endpoint.value, class.name.value);
                         let error = Diagnostic::error(endpoint.span, message).other(first.span, "first here");
                         sink.push(error.help("name it once: replies from it could not be told apart"));
                     }
@@ -50,18 +51,38 @@ fn family(class: &Class, endpoint: &At<IpAddr>, sink: &Sink) {
     let v4 = endpoint.is_ipv4();
     // A rule without dst was reported; its families are unknown.
     if !serves(class, v4) && class.rules.iter().all(|rule| !rule.dst.is_empty()) {
-        let message = format!("endpoint {} is {}, and class `{}` has no {} destination", endpoint.value, word(v4), class.name.value, word(v4));
-        sink.push(Diagnostic::error(endpoint.span, message).help(format!("dnat keeps the family: name an {} endpoint, or add an {} `dst`", word(!v4), word(v4))));
+        let message = format!(
+            "endpoint {} is {}, and class `{}` has no {} destination",
+            endpoint.value,
+            word(v4),
+            class.name.value,
+            word(v4)
+        );
+        sink.push(Diagnostic::error(endpoint.span, message).help(format!(
+            "dnat keeps the family: name an {} endpoint, or add an {} `dst`",
+            word(!v4),
+            word(v4)
+        )));
     }
 }
 
 /// A family that no tier can take never leaves: harmless, but hardly meant.
 fn unserved(class: &Class, tiers: &[Tier], sink: &Sink) {
     for v4 in [true, false] {
-        let takes = |tier: &Tier| tier.mode == Mode::Nexthop || tier.endpoints.iter().any(|endpoint| endpoint.is_ipv4() == v4);
+        let takes =
+            |tier: &Tier| tier.mode == Mode::Nexthop || tier.endpoints.iter().any(|endpoint| endpoint.is_ipv4() == v4);
         if serves(class, v4) && !tiers.iter().any(takes) {
-            let message = format!("{} flows of class `{}` always stay local: no tier has an {} endpoint", word(v4), class.name.value, word(v4));
-            sink.push(Diagnostic::warning(class.name.span, message).help(format!("add an {} endpoint, or remove the {} destinations", word(v4), word(v4))));
+            let message = format!(
+                "{} flows of class `{}` always stay local: no tier has an {} endpoint",
+                word(v4),
+                class.name.value,
+                word(v4)
+            );
+            sink.push(Diagnostic::warning(class.name.span, message).help(format!(
+                "add an {} endpoint, or remove the {} destinations",
+                word(v4),
+                word(v4)
+            )));
         }
     }
 }
@@ -75,10 +96,12 @@ fn collisions(file: &File, endpoint: &At<IpAddr>, sink: &Sink) {
             let rule = rules::name(class, number);
             let error = if class.burst.is_some() {
                 let message = format!("endpoint {address} is itself a destination of {rule}");
-                Diagnostic::error(endpoint.span, message).help("a rewritten packet would match again: name the cloud host's own address")
+                Diagnostic::error(endpoint.span, message)
+                    .help("a rewritten packet would match again: name the cloud host's own address")
             } else {
                 let message = format!("endpoint {address} lies in a destination of {rule}, which is kept");
-                Diagnostic::error(endpoint.span, message).help("a packet rewritten to it would look like one that must stay: name another address")
+                Diagnostic::error(endpoint.span, message)
+                    .help("a packet rewritten to it would look like one that must stay: name another address")
             };
             sink.push(error.other(dst.span, "this destination"));
         }
@@ -96,7 +119,10 @@ fn renames(file: &File, class: &Class, tier: &Tier, sink: &Sink) {
     for (from, to) in &tier.ports {
         let of: Vec<_> = class.rules.iter().filter(|rule| named(rule, from.value)).collect();
         if of.is_empty() && class.rules.iter().all(|rule| !rule.ports.is_empty()) {
-            let message = format!("tier `{}` renames port {}, which no rule of class `{}` names", tier.name.value, from.value, class.name.value);
+            let message = format!(
+                "tier `{}` renames port {}, which no rule of class `{}` names",
+                tier.name.value, from.value, class.name.value
+            );
             sink.push(Diagnostic::error(from.span, message).help("remove it, or add the port to `match`"));
         }
         if from.value == to.value {
@@ -104,9 +130,17 @@ fn renames(file: &File, class: &Class, tier: &Tier, sink: &Sink) {
         }
         for kept in file.classes.iter().filter(|class| class.burst.is_none()) {
             for (number, rule) in kept.rules.iter().enumerate() {
-                let proto = of.iter().find(|burst| rule.proto.is_some() && burst.proto == rule.proto).and_then(|burst| burst.proto);
+                let proto = of
+                    .iter()
+                    .find(|burst| rule.proto.is_some() && burst.proto == rule.proto)
+                    .and_then(|burst| burst.proto);
                 let Some(proto) = proto.filter(|_| rule.dst.is_empty() && named(rule, to.value)) else { continue };
-                let message = format!("a packet rewritten to {} port {} would match {}, which is kept", proto_name(proto), to.value, rules::name(kept, number));
+                let message = format!(
+                    "a packet rewritten to {} port {} would match {}, which is kept",
+                    proto_name(proto),
+                    to.value,
+                    rules::name(kept, number)
+                );
                 let error = Diagnostic::error(to.span, message).other(rule.span, "kept on every address");
                 sink.push(error.help("rename to another port, or give the kept rule a `dst`"));
             }
@@ -123,7 +157,10 @@ struct Owner<'a> {
 
 /// Checks that every reply can be given back to exactly one service, and that the return table has room.
 pub(super) fn check_returns(file: &File, config: &Config, sink: &Sink) {
-    let modelled = config.classes.iter().flat_map(|class| class.burst.iter().flat_map(move |burst| burst.tiers.iter().map(move |tier| (class, tier))));
+    let modelled = config
+        .classes
+        .iter()
+        .flat_map(|class| class.burst.iter().flat_map(move |burst| burst.tiers.iter().map(move |tier| (class, tier))));
     let mut owners: BTreeMap<(IpAddr, u16, u8), Owner<'_>> = BTreeMap::new();
     let mut reported = BTreeSet::new();
     let mut table = ReturnTable::default();
@@ -131,15 +168,21 @@ pub(super) fn check_returns(file: &File, config: &Config, sink: &Sink) {
     for ((_, raw), (class, tier)) in tiers(file).zip(modelled) {
         total += count(class, tier);
         let too_many = |sink: &Sink| {
-            let message = format!("class `{}`, tier `{}`: the return table has no room for its services × ports × endpoints", class.name, tier.name);
-            let help = format!("{total} rows are asked for up to here, of at most {MAX_RETURNS}, and fewer when they fall together: name fewer ports or endpoints");
+            let message = format!(
+                "class `{}`, tier `{}`: the return table has no room for its services × ports × endpoints",
+                class.name, tier.name
+            );
+            let help = format!(
+                "{total} rows are asked for up to here, of at most {MAX_RETURNS}, and fewer when they fall together: name fewer ports or endpoints"
+            );
             sink.push(Diagnostic::error(raw.name.span, message).help(help));
         };
         if total > MAX_RETURNS as u64 {
             return too_many(sink);
         }
         for translation in translations(class, tier) {
-            let place = raw.endpoints.iter().find(|at| at.value == translation.endpoint).map_or(raw.name.span, |at| at.span);
+            let place =
+                raw.endpoints.iter().find(|at| at.value == translation.endpoint).map_or(raw.name.span, |at| at.span);
             let key = (translation.endpoint, translation.port, translation.proto);
             match owners.get(&key) {
                 Some(owner) if owner.class.name == class.name && owner.translation == translation => {}
@@ -166,7 +209,8 @@ fn conflict(first: &Owner<'_>, second: &Owner<'_>, sink: &Sink) {
         format!("{service} of class `{}`", owner.class.name)
     };
     let endpoint = SocketAddr::new(second.translation.endpoint, second.translation.port);
-    let message = format!("endpoint {proto} {endpoint} stands for two services: {} and {}", service(first), service(second));
+    let message =
+        format!("endpoint {proto} {endpoint} stands for two services: {} and {}", service(first), service(second));
     let error = Diagnostic::error(second.place, message);
     let error = if first.place == second.place { error } else { error.other(first.place, "stands for the first here") };
     sink.push(error.help(format!("a reply {proto} {endpoint} -> 198.51.100.1:40000 could not be told apart: give each service its own endpoint address or port")));

@@ -62,7 +62,8 @@ fn complete(class: &Class, number: usize, rule: &Rule, sink: &Sink) {
     let dnat = class.burst.iter().flat_map(|burst| &burst.tiers).find(|tier| tier.mode == Mode::Dnat);
     let Some(tier) = dnat else { return };
     for dst in rule.dst.iter().filter(|dst| dst.prefix_len() != dst.max_prefix_len()) {
-        let message = format!("`{}` is more than one address, and tier `{}` is of mode dnat", dst.value, tier.name.value);
+        let message =
+            format!("`{}` is more than one address, and tier `{}` is of mode dnat", dst.value, tier.name.value);
         let error = Diagnostic::error(dst.span, message).other(tier.name.span, "rewrites the destination");
         sink.push(error.help("a reply could not be given back to the address it was asked of: name each address, such as \"203.0.113.20/32\""));
     }
@@ -80,7 +81,8 @@ struct Element {
 /// A packet of it, for messages.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let example: IpAddr = if self.dst.addr().is_ipv4() { [198, 51, 100, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
+        let example: IpAddr =
+            if self.dst.addr().is_ipv4() { [198, 51, 100, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
         let src = std::net::SocketAddr::new(self.src.map_or(example, |src| src.addr()), 40000);
         let dst = std::net::SocketAddr::new(self.dst.addr(), self.ports.0);
         write!(f, "{} {src} -> {dst}", proto_name(self.proto.unwrap_or(TCP)))
@@ -94,7 +96,8 @@ pub(super) fn proto_name(proto: u8) -> &'static str {
 
 fn elements(rule: &Rule) -> Vec<Element> {
     let mut elements = Vec::new();
-    let ports: Vec<_> = if rule.ports.is_empty() { vec![(1, u16::MAX)] } else { rule.ports.iter().map(|at| at.value).collect() };
+    let ports: Vec<_> =
+        if rule.ports.is_empty() { vec![(1, u16::MAX)] } else { rule.ports.iter().map(|at| at.value).collect() };
     for dst in rule.dst.iter().map(|at| at.value) {
         let sources: Vec<_> = match rule.src.is_empty() {
             true => vec![None],
@@ -162,15 +165,35 @@ fn reached(file: &File, sink: &Sink) {
                 elements.iter().map(|element| covers.iter().position(|cover| cover.holds(element))).collect();
             holders.and_then(|holders| holders.first().copied())
         };
-        let others: Vec<_> = earlier.iter().filter(|other| other.class.name.value != class.name.value).map(|other| Cover::new(other.class, other.number)).collect();
+        let others: Vec<_> = earlier
+            .iter()
+            .filter(|other| other.class.name.value != class.name.value)
+            .map(|other| Cover::new(other.class, other.number))
+            .collect();
         if let Some(holder) = holder(&keep).map(|n| &keep[n]) {
-            let message = format!("{} lies wholly inside {}, which is kept", name(class, cover.number), name(holder.class, holder.number));
+            let message = format!(
+                "{} lies wholly inside {}, which is kept",
+                name(class, cover.number),
+                name(holder.class, holder.number)
+            );
             let error = Diagnostic::error(rule.span, message).other(holder.rule.span, "kept");
-            sink.push(error.help(format!("a packet such as {} always stays local: take it out of one of the two rules", elements[0])));
+            sink.push(error.help(format!(
+                "a packet such as {} always stays local: take it out of one of the two rules",
+                elements[0]
+            )));
         } else if let Some(holder) = holder(&others).map(|n| &others[n]) {
-            let message = format!("{} is never reached: {} stands before it", name(class, cover.number), name(holder.class, holder.number));
+            let message = format!(
+                "{} is never reached: {} stands before it",
+                name(class, cover.number),
+                name(holder.class, holder.number)
+            );
             let error = Diagnostic::error(rule.span, message).other(holder.rule.span, "takes its packets");
-            sink.push(error.help(format!("a packet such as {} matches both: take it out of one of the two rules", elements[0])));
+            sink.push(
+                error.help(format!(
+                    "a packet such as {} matches both: take it out of one of the two rules",
+                    elements[0]
+                )),
+            );
         }
         earlier.push(cover);
     }
@@ -184,7 +207,10 @@ fn prefixes(file: &File, sink: &Sink) {
         for prefix in all.filter(|prefix| prefix.addr().is_ipv4() == v4) {
             if distinct.insert(prefix.value) && distinct.len() > MAX_PREFIXES {
                 let family = if v4 { "IPv4" } else { "IPv6" };
-                let error = Diagnostic::error(prefix.span, format!("there are more than {MAX_PREFIXES} {family} prefixes in `{key}`"));
+                let error = Diagnostic::error(
+                    prefix.span,
+                    format!("there are more than {MAX_PREFIXES} {family} prefixes in `{key}`"),
+                );
                 sink.push(error.help("name shorter prefixes that cover several of these"));
                 return;
             }
