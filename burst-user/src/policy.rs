@@ -17,3 +17,14 @@ pub struct Large {
     /// (TCP 0 or UDP 65536) + port → rules; only those that are not zero.
     pub ports: Vec<(u32, Rules)>,
 }
+//! Validated configuration → what the packet path is told: ids, rule tables, endpoint rows, return rows.
+//!
+//! Pure: it opens nothing and writes nothing. The loader puts the results into the program and its maps.
+
+pub mod ids;
+pub mod translate;
+// `returns` places what `translate` lists; `dimensions` turns rules into bitmaps; `compile` puts all together.
+pub mod compile;
+pub mod dimensions;
+pub mod matcher;
+pub mod returns;

@@ -1,0 +1,172 @@
+//! The keys of a configuration file: which there are, of what type, and which this version does not act on yet.
+//!
+//! Holds the top level, `[edge]` and `[[link]]`; `[class.NAME]` is in [`class`], its tiers in [`tier`], its load sources
+//! in [`load`]. Nothing here compares one part of the file with another.
+
+mod class;
+mod load;
+mod tier;
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::diagnostics::{Diagnostic, Span};
+use super::leaf::{self, Leaf};
+use super::model::{self, OnExit, XdpMode};
+use super::raw::{Edge, File, Link, Way};
+use super::read::Table;
+use super::units::{self, Complaint};
+
+/// Reads a whole file; `None` when something needed is missing or wrong, which was reported.
+pub(super) fn file(mut top: Table<'_>) -> Option<File> {
+    top.req("version", "version = 1", version);
+    let edge = top.demand("edge", "[edge]").then(|| top.sub("edge", "the edge")).flatten().and_then(edge);
+    let links = top.demand("link", "[[link]]").then(|| top.subs("link", "the link")).flatten();
+    let links = links.map(|links| links.value.into_iter().map(link).collect::<Vec<_>>());
+    let classes = top.demand("class", "[class.promo]").then(|| top.sub("class", "`class`")).flatten().map(class::all);
+    top.finish();
+    Some(File { edge: edge?, links: links?.into_iter().collect::<Option<_>>()?, classes: classes?? })
+}
+
+fn version(value: &DeValue<'_>) -> Leaf<()> {
+    let version = leaf::integer(0, i64::MAX)(value)?;
+    if version == 1 { Ok(()) } else { Err(Complaint::new(format!("{version} is unknown to this burst"), "write 1")) }
+}
+
+/// Says that something is read and checked, and nothing is done with it.
+fn not_acted_on(table: &Table<'_>, span: Span, key: &str, so: &str) {
+    let message = format!("this version does not act on `{key}`: {so}");
+    table.sink.push(Diagnostic::warning(span, message));
+}
+
+fn edge(mut table: Table<'_>) -> Option<Edge> {
+    let name = table.req("name", "name = \"edge-a1\"", leaf::name);
+    let client = table.demand("client", "client = [\"eth0\"]").then(|| table.list("client", leaf::device)).flatten();
+    if let Some(client) = &client {
+        if client.is_empty() {
+            let error = Diagnostic::error(client.span, "client: names no device");
+            table.sink.push(error.help("name the devices that client traffic arrives on, such as [\"eth0\"]"));
+        }
+        for (n, device) in client.iter().enumerate() {
+            if let Some(first) = client[..n].iter().find(|first| first.value == device.value) {
+                let error = Diagnostic::error(device.span, format!("client: `{}` is named twice", device.value));
+                table.sink.push(error.other(first.span, "first here").help("name it once"));
+            }
+        }
+    }
+    let seed = table.req("seed", "seed = \"one-string-for-all-edges\"", leaf::words);
+    let shadow = table.opt("mode", leaf::keyword(&[("active", Some(false)), ("shadow", Some(true))]));
+    if let Some(sentinel) = table.opt("sentinel", leaf::keyword(&[("report", Some(())), ("enforce", None)])) {
+        not_acted_on(&table, sentinel.span, "sentinel", "what the kernel itself sends to a link is not watched");
+    }
+    let pin_dir = table.opt("pin_dir", leaf::path);
+    let state_dir = table.opt("state_dir", leaf::path);
+    let socket = table.opt("socket", leaf::socket);
+    let on_exit =
+        table.opt("on_exit", leaf::keyword(&[("leave", Some(OnExit::Leave)), ("detach", Some(OnExit::Detach))]));
+    let xdp =
+        table.opt("xdp", leaf::keyword(&[("native", Some(XdpMode::Native)), ("generic", Some(XdpMode::Generic))]));
+    let tick = table.opt("tick", leaf::duration(Duration::from_millis(50), Duration::from_secs(10)));
+    let trace = table.opt("trace", leaf::boolean);
+    table.finish();
+    let client = client?.value;
+    Some(Edge {
+        edge: model::Edge {
+            name: name?.value,
+            client: client.iter().map(|device| device.value.clone()).collect(),
+            seed: seed?.value,
+            shadow: shadow.is_some_and(|at| at.value),
+            pin_dir: pin_dir.map_or_else(|| "/run/burst/bpf".into(), |at| at.value),
+            state_dir: state_dir.map_or_else(|| "/var/lib/burst".into(), |at| at.value),
+            socket: socket.map_or_else(|| "/run/burst/burst.sock".into(), |at| at.value),
+            on_exit: on_exit.map_or(OnExit::Leave, |at| at.value),
+            xdp: xdp.map_or(XdpMode::Native, |at| at.value),
+            tick: tick.map_or(Duration::from_millis(250), |at| at.value),
+            trace: trace.is_some_and(|at| at.value),
+        },
+        client,
+    })
+}
+
+fn link(mut table: Table<'_>) -> Option<Link> {
+    let name = table.req("name", "name = \"dx-1\"", leaf::name);
+    if let Some(name) = &name {
+        table.what = format!("link `{}`", name.value);
+    }
+    let device = table.req("device", "device = \"eth1\"", leaf::device);
+    let vlan = table.opt("vlan", leaf::integer(1, 4094));
+    // 1280: the least an IPv6 link carries (RFC 8200, section 5). 9216: what jumbo frames of common switches carry.
+    let mtu = table.opt("mtu", leaf::integer(1280, 9216));
+    let via = table.opt("via", leaf::keyword(&[("kernel", Some(()))]));
+    let fallback = table.opt("fallback", leaf::boolean);
+    let (out_bps, in_bps) = match table.sub("bandwidth", "`bandwidth`") {
+        Some(mut bandwidth) => {
+            let both =
+                (bandwidth.opt("out", leaf::text(units::bandwidth)), bandwidth.opt("in", leaf::text(units::bandwidth)));
+            bandwidth.finish();
+            (both.0.map(|at| at.value), both.1.map(|at| at.value))
+        }
+        None => (None, None),
+    };
+    let unusable = match (&via, fallback.filter(|at| at.value)) {
+        (Some(via), _) => Some((via.span, "ways that the routing table picks are")),
+        (None, Some(fallback)) => Some((fallback.span, "links that only stand in for others are")),
+        (None, None) => None,
+    };
+    let next_hop = if via.is_some() {
+        if let Some(span) = table.key("next_hop") {
+            let error = Diagnostic::error(span, format!("{} has a `next_hop` and `via = \"kernel\"`", table.what));
+            table.sink.push(error.help("remove one of them"));
+        }
+        None
+    } else {
+        table.req("next_hop", "next_hop = \"10.64.0.1\"", next_hop)
+    };
+    if let Some((span, what)) = unusable {
+        let warning =
+            Diagnostic::warning(span, format!("{} is left out: {what} not supported by this version", table.what));
+        table.sink.push(warning.help("tiers that name it use their other links"));
+    }
+    table.finish();
+    let (name, device) = (name?, device?);
+    if unusable.is_some() {
+        return Some(Link { name, way: None });
+    }
+    let way = Way {
+        device,
+        vlan: vlan.map(|at| at.value as u16),
+        next_hop: next_hop?,
+        mtu: mtu.map_or(1500, |at| at.value as u16),
+        out_bps,
+        in_bps,
+    };
+    Some(Link { name, way: Some(way) })
+}
+
+/// The address of a router: one host's.
+fn next_hop(value: &DeValue<'_>) -> Leaf<std::net::IpAddr> {
+    let address = leaf::text(units::address)(value)?;
+    match special(address) {
+        Some(what) => Err(Complaint::new(
+            format!("`{address}` is {what}, not the address of a router"),
+            "write the address of the Direct Connect router, such as \"10.64.0.1\"",
+        )),
+        None => Ok(address),
+    }
+}
+
+/// What keeps an address from being one host's on another machine.
+fn special(address: std::net::IpAddr) -> Option<&'static str> {
+    use std::net::IpAddr;
+    match address {
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        _ if address.is_loopback() => Some("a loopback address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("of 0.0.0.0/8, which names no other host"),
+        // Where the return table keeps IPv4 addresses; IETF reserves it (RFC 4291, section 2.4).
+        IpAddr::V6(v6) if v6.octets()[0] == 0 => Some("of ::/8, which is reserved"),
+        _ => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! `[[class.NAME.tier]]`: a group of endpoints.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::{leaf, not_acted_on, special, units};
+use crate::config::diagnostics::Diagnostic;
+use crate::config::leaf::Leaf;
+use crate::config::model::Mode;
+use crate::config::raw::Tier;
+use crate::config::read::{At, Table};
+use crate::config::units::Complaint;
+
+const MAX_PORTS: usize = burst_common::limits::ENDPOINT_PORTS;
+const MAX_LINKS: usize = burst_common::limits::ENDPOINT_LINKS;
+
+/// Reads a tier.
+pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
+    let name = table.req("name", "name = \"reserved\"", leaf::name);
+    if let Some(name) = &name {
+        table.what = format!("tier `{}`", name.value);
+    }
+    let modes = [("nexthop", Some(Mode::Nexthop)), ("dnat", Some(Mode::Dnat)), ("gue", None), ("ipip", None)];
+    let mode = table.req("mode", "mode = \"dnat\"", leaf::keyword(&modes));
+    let (endpoints, ports) = match mode.as_ref().map(|at| at.value) {
+        Some(Mode::Nexthop) => {
+            for key in ["endpoints", "ports"] {
+                if let Some(span) = table.key(key) {
+                    let error = Diagnostic::error(span, format!("{} is of mode nexthop and has `{key}`", table.what));
+                    table.sink.push(
+                        error.help(format!("remove `{key}`: packets keep their destination; or write mode = \"dnat\"")),
+                    );
+                }
+            }
+            (Some(Vec::new()), Some(Vec::new()))
+        }
+        Some(Mode::Dnat) => (endpoints(&mut table), ports(&mut table)),
+        None => {
+            // Not to be reported as unknown: which keys there are depends on the mode.
+            table.key("endpoints");
+            table.key("ports");
+            (None, None)
+        }
+    };
+    let links = table.demand("links", "links = [\"dx-1\"]").then(|| table.list("links", leaf::string)).flatten();
+    if let Some(links) = &links {
+        if links.is_empty() {
+            let error = Diagnostic::error(links.span, format!("{} has no link", table.what));
+            table.sink.push(error.help("name at least one link"));
+        }
+        if links.len() > MAX_LINKS {
+            let error = Diagnostic::error(links.span, format!("{} has {} links", table.what, links.len()));
+            table.sink.push(error.help(format!("name at most {MAX_LINKS}")));
+        }
+    }
+    let capacity = table.req("capacity", "capacity = \"20k flows/s\"", leaf::text(units::rate));
+    if let Some(span) = health(&mut table) {
+        not_acted_on(&table, span, "health", "endpoints are not probed and are taken to be healthy");
+    }
+    if let Some(span) = price(&mut table) {
+        not_acted_on(&table, span, "price", "cost is not accounted");
+    }
+    if let Some(span) = provision(&mut table) {
+        not_acted_on(&table, span, "provision", "capacity is not asked for, the tier is taken to be there");
+    }
+    table.finish();
+    Some(Tier {
+        name: name?,
+        mode: mode?.value,
+        endpoints: endpoints?,
+        ports: ports?,
+        links: links?,
+        capacity: capacity?.value,
+    })
+}
+
+fn endpoints(table: &mut Table<'_>) -> Option<Vec<At<IpAddr>>> {
+    let there = table.demand("endpoints", "endpoints = [\"10.20.0.10\"]");
+    let list = there.then(|| table.list("endpoints", endpoint)).flatten()?;
+    if list.is_empty() {
+        let error = Diagnostic::error(list.span, format!("{} has no endpoint", table.what));
+        table.sink.push(error.help("name at least one address, or remove the tier"));
+    }
+    Some(list.value)
+}
+
+fn endpoint(value: &DeValue<'_>) -> Leaf<IpAddr> {
+    let address = leaf::text(units::address)(value)?;
+    let special = match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
+        _ => special(address),
+    };
+    match special {
+        Some(what) => Err(Complaint::new(
+            format!("`{address}` is {what}, not the address of an endpoint"),
+            "write the address of a cloud host, such as \"10.20.0.10\"",
+        )),
+        None => Ok(address),
+    }
+}
+
+fn ports(table: &mut Table<'_>) -> Option<Vec<(At<u16>, At<u16>)>> {
+    let Some(map) = table.sub("ports", "`ports`") else {
+        return table.key("ports").is_none().then(Vec::new);
+    };
+    let mut list = Vec::new();
+    let mut failed = false;
+    for (key, value) in map.entries() {
+        let from = units::port(key.value);
+        let to = leaf::port(value.get_ref());
+        for (span, complaint) in [(key.span, from.as_ref().err()), (value.span().into(), to.as_ref().err())] {
+            if let Some(complaint) = complaint {
+                failed = true;
+                map.sink.push(Diagnostic::error(span, format!("ports: {}", complaint.message)).help(&complaint.help));
+            }
+        }
+        if let (Ok(from), Ok(to)) = (from, to) {
+            list.push((At { value: from, span: key.span }, At { value: to, span: value.span().into() }));
+        }
+    }
+    if list.len() > MAX_PORTS {
+        let message = format!("{} renames {} ports", table.what, list.len());
+        table.sink.push(
+            Diagnostic::error(map.span, message)
+                .help(format!("rename at most {MAX_PORTS}; ports left out are preserved")),
+        );
+    }
+    (!failed).then_some(list)
+}
+
+/// `health`: checked, not acted on.
+fn health(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> {
+    let mut health = table.sub("health", "`health`")?;
+    let ms = Duration::from_millis;
+    if health.key("tcp").is_none() {
+        health.req("http", "http = \":8080/healthz\"", probe);
+    } else {
+        health.opt("tcp", probe);
+        if let Some(span) = health.key("http") {
+            health.sink.push(Diagnostic::error(span, "`health` has both `http` and `tcp`").help("remove one of them"));
+        }
+    }
+    health.opt("every", leaf::duration(ms(100), ms(3_600_000)));
+    health.opt("timeout", leaf::duration(ms(10), ms(60_000)));
+    health.opt("fall", leaf::integer(1, 100));
+    health.opt("rise", leaf::integer(1, 100));
+    health.opt("dead_after", leaf::duration(ms(1000), ms(86_400_000)));
+    let span = health.span;
+    health.finish();
+    Some(span)
+}
+
+/// `:PORT`, and for HTTP a path behind it.
+fn probe(value: &DeValue<'_>) -> Leaf<()> {
+    let text = leaf::string(value)?;
+    let target = text.strip_prefix(':').map(|rest| rest.split_once('/').map_or(rest, |(port, _)| port));
+    match target.map(units::port) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(Complaint::new(
+            format!("`{}` is not a probe's target", text.escape_debug()),
+            "write a port and a path, such as \":8080/healthz\"",
+        )),
+    }
+}
+
+/// `price`: checked, not acted on.
+fn price(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> {
+    let mut price = table.sub("price", "`price`")?;
+    price.opt("per_hour", leaf::amount);
+    price.opt("per_gb", leaf::amount);
+    price.req("currency", "currency = \"USD\"", |value| {
+        let text = leaf::string(value)?;
+        if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Ok(());
+        }
+        Err(Complaint::new(
+            format!("`{}` is not a currency", text.escape_debug()),
+            "write its three letters (ISO 4217), such as \"USD\"",
+        ))
+    });
+    let span = price.span;
+    price.finish();
+    Some(span)
+}
+
+/// `provision`: checked, not acted on.
+fn provision(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> {
+    let mut provision = table.sub("provision", "`provision`")?;
+    if provision.key("webhook").is_some() {
+        provision.opt("webhook", leaf::url(&["http", "https"]));
+    } else if provision.demand("command", "command = [\"/etc/burst/scale\"]") {
+        let command = provision.list("command", leaf::string);
+        if let Some(command) = command.filter(|command| command.is_empty()) {
+            provision.sink.push(
+                Diagnostic::error(command.span, "command: names no program")
+                    .help("write the program and its arguments"),
+            );
+        }
+    }
+    provision.key("command");
+    let span = provision.span;
+    provision.finish();
+    Some(span)
+}
