@@ -1,3 +1,6 @@
 //! The burst daemon, controller and command line, as a library, so that tests reach what the binary does.
 
 pub mod config;
+pub mod decide;
+pub mod observe;
+pub mod slots;
