@@ -21,7 +21,7 @@ const FALL_WINDOW: f64 = 2.0;
 /// Seconds of loads that must agree before a capacity moves on account of a load that is not alarming: load is noise too.
 const LOAD_WINDOW: f64 = 10.0;
 /// History needed before a first capacity is learned (seconds).
-const FIRST: f64 = 1.0;
+const FIRST: f64 = 2.0;
 /// Local flows per second below which a ratio is noise.
 const LEAST_RATE: f64 = 4.0;
 /// Load below which a ratio is noise.
@@ -238,7 +238,7 @@ mod tests {
     fn it_is_rate_over_load_once_both_mean_something() {
         let mut capacity = Capacity::new(&local(None));
         let values = run(&mut capacity, 0.0, 3.0, 200.0, 0.25);
-        assert_eq!((values[0], values[3], *values.last().unwrap()), (None, None, Some(800.0)));
+        assert_eq!((values[0], values[7], *values.last().unwrap()), (None, None, Some(800.0)));
         for (rate, load) in [(3.0, 0.25), (200.0, 0.01), (0.0, 0.3)] {
             let mut capacity = Capacity::new(&local(None));
             assert_eq!(run(&mut capacity, 0.0, 20.0, rate, load).pop(), Some(None), "{rate}/s at {load}");

@@ -9,6 +9,10 @@ use crate::config::model::Local;
 const OUT_BAND: f64 = 0.005;
 /// Nor one that is lower by less than this part of itself: where demand is large, small shares are many flows.
 const OUT_PART: f64 = 0.02;
+/// On the way home a change by this part of the share, and by this at least, is never too small, whatever the dead
+/// band: a small local share of a large demand could else not grow at all.
+const HOME_PART: f64 = 0.25;
+const HOME_LEAST: f64 = 0.001;
 /// How often a share is lowered by feedback alone: load must have time to follow.
 const FEEDBACK: Duration = Duration::from_secs(1);
 
@@ -112,8 +116,9 @@ impl Share {
             return;
         }
         // The last step home is made even where it is smaller than the dead band: nothing stays outside for nothing.
-        let worthwhile = ideal >= self.value + local.dead_band || (ideal >= 1.0 && self.value < 1.0);
-        if !worthwhile && !(self.homing && ideal > self.value) {
+        let band = local.dead_band.min(self.value * HOME_PART + HOME_LEAST);
+        let worthwhile = ideal >= self.value + band || (ideal >= 1.0 && self.value < 1.0);
+        if !(worthwhile || self.homing && ideal > self.value) {
             if ideal > self.value {
                 limits.push(Limit::DeadBand);
             }
