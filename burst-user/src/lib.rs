@@ -8,3 +8,6 @@ pub mod policy;
 pub mod object;
 
 pub mod kernel;
+pub mod decide;
+pub mod observe;
+pub mod slots;

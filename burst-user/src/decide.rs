@@ -1,0 +1,209 @@
+//! Observation → Decision: how much of each class stays local, and where the rest goes.
+//!
+//! A state machine without IO, clock or randomness: time comes in as a parameter, the same inputs give the same
+//! decisions. It holds the controller's memory (demand, capacity, share) and no maps, sources or slots.
+//!
+//! The way of one step, per class: counters → [`demand`] and local rate · readings → [`load`] · both → [`capacity`] ·
+//! capacity and demand → wanted share → [`share`] (fast out, slow home) → [`waterfall`] over the tiers.
+
+mod capacity;
+mod decision;
+mod demand;
+mod load;
+mod observation;
+mod share;
+mod waterfall;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::config::model::{Burst, Class, Config};
+
+pub use decision::{ClassDecision, Decision, Limit};
+pub use observation::{ClassObservation, LinkState, Observation, Override, Reading};
+
+use capacity::Capacity;
+use demand::Demand;
+use load::Load;
+use share::{Share, Want};
+
+/// The controller: all that is remembered between two decisions.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    /// In the order of the configuration; `None` for `keep` classes, about which there is nothing to decide.
+    classes: Vec<Option<ClassState>>,
+    /// Time of the last step.
+    last: Option<Duration>,
+}
+
+/// What is remembered of a burst class.
+#[derive(Clone, Debug)]
+struct ClassState {
+    policy: Burst,
+    /// Indices into the observed links, per tier.
+    tier_links: Vec<Vec<usize>>,
+    /// `openers` and `openers_local` of the last observation.
+    counters: Option<(u64, u64)>,
+    demand: Demand,
+    /// The same estimator on the openers that stayed local.
+    local: Demand,
+    load: Load,
+    capacity: Capacity,
+    share: Share,
+}
+
+impl Controller {
+    /// A controller that has seen nothing: every class wholly local.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let state = |class: &Class| class.burst.as_ref().map(|burst| ClassState::new(burst, config));
+        Self { classes: config.classes.iter().map(state).collect(), last: None }
+    }
+
+    /// Takes over what an earlier controller had reached, so that a restart moves no flow: the local share that the
+    /// live slots have, and the capacity that was learned, if known (flows/s). Before the first step. The share
+    /// comes home from there as it would have. Values that are no numbers are ignored.
+    pub fn resume(&mut self, class: usize, local: f64, capacity: Option<f64>) {
+        if let Some(Some(state)) = self.classes.get_mut(class) {
+            state.share.resume(local, 1.0 - state.policy.max_offsite_share);
+            state.capacity.resume(capacity);
+        }
+    }
+
+    /// One decision. `now` is monotonic time since any fixed start; a step back in time is taken as no time.
+    ///
+    /// A class that the observation leaves out is taken as one of which nothing was seen: no new counters, no
+    /// readings, no endpoint reachable.
+    pub fn step(&mut self, now: Duration, observation: &Observation) -> Decision {
+        let now = now.max(self.last.unwrap_or_default());
+        let elapsed = self.last.map_or(Duration::ZERO, |last| now - last);
+        self.last = Some(now);
+        let nothing = ClassObservation::default();
+        let classes = self.classes.iter_mut().enumerate().map(|(index, class)| match class {
+            None => ClassDecision::keep(),
+            Some(state) => {
+                let seen = observation.classes.get(index).unwrap_or(&nothing);
+                state.step(now, elapsed, seen, &observation.links)
+            }
+        });
+        Decision { classes: classes.collect() }
+    }
+}
+
+impl ClassState {
+    fn new(burst: &Burst, config: &Config) -> Self {
+        let number = |name: &String| config.links.iter().position(|link| link.name == *name);
+        Self {
+            tier_links: burst.tiers.iter().map(|tier| tier.links.iter().filter_map(number).collect()).collect(),
+            counters: None,
+            demand: Demand::all(),
+            local: Demand::local(),
+            load: Load::default(),
+            capacity: Capacity::new(&burst.local),
+            share: Share::default(),
+            policy: burst.clone(),
+        }
+    }
+
+    fn step(
+        &mut self,
+        now: Duration,
+        elapsed: Duration,
+        seen: &ClassObservation,
+        links: &[LinkState],
+    ) -> ClassDecision {
+        let mut limits = Vec::new();
+        self.count(elapsed, seen);
+        let demand = self.demand.estimate();
+        let load = self.load.update(elapsed, &seen.readings, &self.policy.local.load);
+        self.capacity.update(now, elapsed, self.local.mean(), demand, load);
+        if load.is_some_and(|load| load.value >= 1.0) {
+            limits.push(Limit::Overloaded);
+        }
+
+        let floor = 1.0 - self.policy.max_offsite_share;
+        let want = self.want(now, elapsed, seen, demand, load, &mut limits);
+        let wanted = self.share.step(now, elapsed, &self.policy.local, floor, want, &mut limits);
+
+        let capacities: Vec<_> = self.policy.tiers.iter().map(|tier| tier.capacity).collect();
+        let poured = waterfall::pour(1.0 - wanted, demand, &capacities, &self.reachable(seen, links));
+        limits.extend(poured.limits);
+        let mut decision = ClassDecision {
+            wanted,
+            local: (wanted + poured.left).min(1.0),
+            weights: poured.weights,
+            tiers: poured.tiers,
+            demand,
+            rate: self.demand.rate(),
+            local_rate: self.local.rate(),
+            load: load.map(|load| load.value),
+            capacity: self.capacity.value(),
+            limits,
+            reason: String::new(),
+        };
+        decision.explain(self.policy.local.target, self.policy.tiers.iter().map(|tier| tier.name.as_str()));
+        decision
+    }
+
+    /// Takes in the counters. One that went down belongs to a program that started anew: it is the new beginning.
+    fn count(&mut self, elapsed: Duration, seen: &ClassObservation) {
+        let counters = (seen.openers, seen.openers_local);
+        if elapsed.is_zero() && self.counters.is_some() {
+            // No time, no rate: these openers are counted with the next step.
+            return;
+        }
+        if let Some(before) = self.counters.replace(counters)
+            && let (Some(openers), Some(local)) = (counters.0.checked_sub(before.0), counters.1.checked_sub(before.1))
+        {
+            self.demand.update(elapsed, openers);
+            self.local.update(elapsed, local);
+        }
+    }
+
+    /// What the share should be, before the rules of moving it.
+    fn want(
+        &mut self,
+        now: Duration,
+        elapsed: Duration,
+        seen: &ClassObservation,
+        demand: f64,
+        load: Option<load::Loaded>,
+        limits: &mut Vec<Limit>,
+    ) -> Want {
+        if let Some(forced) = &seen.forced
+            && now < forced.until
+            && !forced.offsite.is_nan()
+        {
+            return Want::Override(1.0 - forced.offsite.clamp(0.0, 1.0));
+        }
+        let local = &self.policy.local;
+        let fits = self.capacity.value().map(|capacity| {
+            let room = local.target * capacity;
+            if demand > room { room / demand } else { 1.0 }
+        });
+        match (load, fits) {
+            (None, fits) if local.capacity.is_none() => Want::Stale(fits),
+            (_, Some(fits)) => Want::Ideal(fits),
+            (Some(load), None) => {
+                limits.push(Limit::CapacityUnknown);
+                Want::Ideal(self.share.feedback(elapsed, local.target, load.smooth.max(load.value)))
+            }
+            // No capacity and no load: a configured capacity is always a value.
+            (None, None) => Want::Stale(None),
+        }
+    }
+
+    /// Which endpoints can take flows: those with a usable link, of tiers with a link that is up.
+    fn reachable(&self, seen: &ClassObservation, links: &[LinkState]) -> Vec<Vec<bool>> {
+        let mut seen = seen.reachable.iter().copied();
+        let tiers = self.policy.tiers.iter().zip(&self.tier_links);
+        tiers
+            .map(|(tier, numbers)| {
+                let up = numbers.iter().any(|&number| links.get(number).is_some_and(|link| link.up));
+                (0..tier.endpoint_names().len()).map(|_| seen.next().unwrap_or(false) && up).collect()
+            })
+            .collect()
+    }
+}
