@@ -2,4 +2,5 @@
 
 pub mod config;
 
+pub mod api;
 pub mod netlink;
