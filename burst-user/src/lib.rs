@@ -5,9 +5,12 @@
 pub mod config;
 pub mod policy;
 
+pub mod netlink;
 pub mod object;
 
 pub mod kernel;
 pub mod decide;
 pub mod observe;
 pub mod slots;
+
+pub mod api;

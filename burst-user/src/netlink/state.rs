@@ -1,0 +1,366 @@
+//! The devices and neighbours that matter, and what follows from them for links and client devices. Pure: events in, state
+//! out.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::model::Link;
+
+use super::device::Device;
+use super::neighbour::{Neighbour, Resolution};
+
+/// The state of every configured link and client device, in the order of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetState {
+    /// Links.
+    pub links: Vec<LinkState>,
+    /// Client devices.
+    pub clients: Vec<ClientState>,
+}
+
+/// What a link can do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Name of the link.
+    pub name: String,
+    /// Device that frames leave by (of a VLAN, the parent); 0 when it does not exist.
+    pub ifindex: u32,
+    /// Device that the next hop is a neighbour on: the VLAN device, or the device itself; 0 when it does not exist.
+    pub neighbour_ifindex: u32,
+    /// Source MAC address of its frames: that of the device the next hop is a neighbour on. Zero when unknown.
+    pub device_mac: [u8; 6],
+    /// MAC address of the next hop, while it can be used.
+    pub next_hop_mac: Option<[u8; 6]>,
+    /// Whether packets can be sent now. Implies that `ifindex`, `device_mac` and `next_hop_mac` are known.
+    pub up: bool,
+    /// Why it is up or not.
+    pub why: Why,
+    /// Largest IP packet in bytes: the smallest of what the configuration, the device and the VLAN device say.
+    pub mtu: u16,
+}
+
+/// What a client device is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientState {
+    /// Its name.
+    pub name: String,
+    /// Its index; 0 when it does not exist. Another index than before means another device of the same name: what was
+    /// attached to the old one is gone.
+    pub ifindex: u32,
+    /// Its MAC address; zero when unknown.
+    pub mac: [u8; 6],
+    /// Largest IP packet in bytes; 0 when it does not exist.
+    pub mtu: u32,
+    /// Whether it carries packets now.
+    pub up: bool,
+    /// Why it is up or not.
+    pub why: Why,
+}
+
+/// Why a link or client device is up or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Packets can be sent.
+    Up,
+    /// The device does not exist (any more).
+    NoDevice,
+    /// It is no Ethernet device.
+    NotEthernet,
+    /// It is itself a VLAN device; burst writes tags by itself and needs the parent.
+    IsVlan,
+    /// The device was set down.
+    DeviceDown,
+    /// Cable out, far side off, or held back by 802.1X.
+    NoCarrier,
+    /// There is no device for the link's VLAN id on the parent.
+    NoVlanDevice,
+    /// The VLAN device was set down.
+    VlanDeviceDown,
+    /// The next hop was asked for and has not answered yet.
+    Resolving,
+    /// The next hop does not answer.
+    NoAnswer,
+}
+
+impl Why {
+    /// In a few words, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::NoDevice => "device does not exist",
+            Self::NotEthernet => "not an Ethernet device",
+            Self::IsVlan => "is a VLAN device: name its parent, and vlan",
+            Self::DeviceDown => "device is set down",
+            Self::NoCarrier => "no carrier",
+            Self::NoVlanDevice => "no VLAN device with this id on the parent",
+            Self::VlanDeviceDown => "VLAN device is set down",
+            Self::Resolving => "next hop is being resolved",
+            Self::NoAnswer => "next hop does not answer",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.text())
+    }
+}
+
+/// What is known of the kernel's devices and of the neighbours that are next hops.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    devices: HashMap<u32, Device>,
+    neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    next_hops: HashSet<IpAddr>,
+}
+
+impl Table {
+    /// Knows nothing yet; neighbours other than the links' next hops will not be looked at.
+    pub(super) fn new(links: &[Link]) -> Self {
+        Self { next_hops: links.iter().map(|link| link.next_hop).collect(), ..Self::default() }
+    }
+
+    /// The device of an index.
+    pub(super) fn device(&self, ifindex: u32) -> Option<&Device> {
+        self.devices.get(&ifindex)
+    }
+
+    /// All devices anew.
+    pub(super) fn set_devices(&mut self, devices: Vec<Device>) {
+        self.devices = devices.into_iter().map(|device| (device.ifindex, device)).collect();
+        self.neighbours.retain(|(ifindex, _), _| self.devices.contains_key(ifindex));
+    }
+
+    /// A device appeared or changed.
+    pub(super) fn put_device(&mut self, device: Device) {
+        self.devices.insert(device.ifindex, device);
+    }
+
+    /// A device is gone, and its neighbours with it.
+    pub(super) fn remove_device(&mut self, ifindex: u32) {
+        self.devices.remove(&ifindex);
+        self.neighbours.retain(|(of, _), _| *of != ifindex);
+    }
+
+    /// The neighbour, if known.
+    pub(super) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<&Neighbour> {
+        self.neighbours.get(&(ifindex, address))
+    }
+
+    /// A neighbour as it is now; `None`: it has no entry. Addresses that are no next hop are not kept.
+    pub(super) fn put_neighbour(&mut self, ifindex: u32, address: IpAddr, neighbour: Option<Neighbour>) {
+        match neighbour {
+            Some(neighbour) if self.next_hops.contains(&address) => {
+                self.neighbours.insert((ifindex, address), neighbour);
+            }
+            _ => {
+                self.neighbours.remove(&(ifindex, address));
+            }
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Device> {
+        self.devices.values().find(|device| device.name == name)
+    }
+
+    fn vlan_of(&self, parent: u32, id: u16) -> Option<&Device> {
+        let of = |device: &&Device| device.vlan.is_some_and(|vlan| vlan.parent == parent && vlan.id == id);
+        // Two devices for one VLAN (one per VLAN protocol is all the kernel allows) do not occur; be definite anyway.
+        self.devices.values().filter(of).min_by_key(|device| device.ifindex)
+    }
+
+    /// The state of one link.
+    pub(super) fn link(&self, link: &Link) -> LinkState {
+        let device = self.named(&link.device);
+        let upper = match (device, link.vlan) {
+            (Some(device), Some(id)) => self.vlan_of(device.ifindex, id),
+            (device, _) => device,
+        };
+        let neighbour = upper.and_then(|upper| self.neighbour(upper.ifindex, link.next_hop));
+        let why = match (device, upper) {
+            (None, _) => Why::NoDevice,
+            (Some(device), _) if device.vlan.is_some() => Why::IsVlan,
+            (Some(device), _) if device.mac.is_none() => Why::NotEthernet,
+            (Some(device), _) if !device.up => Why::DeviceDown,
+            (Some(device), _) if !device.carrier => Why::NoCarrier,
+            (Some(_), None) => Why::NoVlanDevice,
+            (Some(_), Some(upper)) if !upper.up => Why::VlanDeviceDown,
+            (Some(_), Some(upper)) if !upper.carrier => Why::NoCarrier,
+            (Some(_), Some(upper)) if upper.mac.is_none() => Why::NotEthernet,
+            _ => match neighbour.map(|neighbour| neighbour.resolution) {
+                Some(Resolution::Resolved) => Why::Up,
+                Some(Resolution::Failed) => Why::NoAnswer,
+                Some(Resolution::Incomplete) | None => Why::Resolving,
+            },
+        };
+        let mtu = [device, upper].into_iter().flatten().map(|device| device.mtu).min();
+        LinkState {
+            name: link.name.clone(),
+            ifindex: device.map_or(0, |device| device.ifindex),
+            neighbour_ifindex: upper.map_or(0, |upper| upper.ifindex),
+            device_mac: upper.and_then(|upper| upper.mac).unwrap_or_default(),
+            next_hop_mac: neighbour.and_then(|neighbour| neighbour.mac),
+            up: why == Why::Up,
+            why,
+            mtu: mtu.map_or(link.mtu, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX).min(link.mtu)),
+        }
+    }
+
+    /// The state of one client device.
+    pub(super) fn client(&self, name: &str) -> ClientState {
+        let device = self.named(name);
+        let why = match device {
+            None => Why::NoDevice,
+            Some(device) if device.mac.is_none() => Why::NotEthernet,
+            Some(device) if !device.up => Why::DeviceDown,
+            Some(device) if !device.carrier => Why::NoCarrier,
+            Some(_) => Why::Up,
+        };
+        ClientState {
+            name: name.to_owned(),
+            ifindex: device.map_or(0, |device| device.ifindex),
+            mac: device.and_then(|device| device.mac).unwrap_or_default(),
+            mtu: device.map_or(0, |device| device.mtu),
+            up: why == Why::Up,
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{Owner, Vlan};
+
+    const PARENT: u32 = 3;
+    const TAGGED: u32 = 9;
+    const PARENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x03];
+    const TAGGED_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x09];
+    const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xff];
+
+    fn device(ifindex: u32, name: &str, mac: [u8; 6], mtu: u32, vlan: Option<Vlan>) -> Device {
+        Device { ifindex, name: name.into(), mac: Some(mac), mtu, up: true, carrier: true, vlan }
+    }
+
+    fn parent() -> Device {
+        device(PARENT, "eth1", PARENT_MAC, 9000, None)
+    }
+
+    fn tagged() -> Device {
+        device(TAGGED, "dx101", TAGGED_MAC, 8900, Some(Vlan { parent: PARENT, id: 101 }))
+    }
+
+    fn link(vlan: Option<u16>) -> Link {
+        Link {
+            name: "dx-1".into(),
+            device: "eth1".into(),
+            vlan,
+            next_hop: "10.64.0.1".parse().unwrap(),
+            mtu: 8500,
+            out_bps: None,
+            in_bps: None,
+        }
+    }
+
+    fn router(ifindex: u32, resolution: Resolution) -> Neighbour {
+        let mac = (resolution == Resolution::Resolved).then_some(ROUTER_MAC);
+        Neighbour { ifindex, address: link(None).next_hop, mac, resolution, managed: true, owner: Owner::Added }
+    }
+
+    fn table(devices: impl IntoIterator<Item = Device>, neighbours: impl IntoIterator<Item = Neighbour>) -> Table {
+        let mut table = Table::new(&[link(None)]);
+        table.set_devices(devices.into_iter().collect());
+        for neighbour in neighbours {
+            table.put_neighbour(neighbour.ifindex, neighbour.address, Some(neighbour));
+        }
+        table
+    }
+
+    #[test]
+    fn each_thing_that_can_be_wrong_is_named() {
+        let resolved = || router(PARENT, Resolution::Resolved);
+        for (why, device, neighbour) in [
+            (Why::Up, parent(), Some(resolved())),
+            (Why::IsVlan, Device { vlan: Some(Vlan { parent: 1, id: 5 }), ..parent() }, Some(resolved())),
+            (Why::NotEthernet, Device { mac: None, ..parent() }, Some(resolved())),
+            (Why::DeviceDown, Device { up: false, ..parent() }, Some(resolved())),
+            (Why::NoCarrier, Device { carrier: false, ..parent() }, Some(resolved())),
+            (Why::NoAnswer, parent(), Some(router(PARENT, Resolution::Failed))),
+            (Why::Resolving, parent(), Some(router(PARENT, Resolution::Incomplete))),
+            (Why::Resolving, parent(), None),
+            (Why::NoDevice, Device { name: "eth2".into(), ..parent() }, Some(resolved())),
+        ] {
+            let state = table([device], neighbour).link(&link(None));
+            assert_eq!((state.why, state.up), (why, why == Why::Up));
+        }
+    }
+
+    #[test]
+    fn a_vlan_link_sends_by_the_parent_and_resolves_on_the_vlan_device() {
+        let state = table([parent(), tagged()], [router(TAGGED, Resolution::Resolved)]).link(&link(Some(101)));
+        assert_eq!(
+            state,
+            LinkState {
+                name: "dx-1".into(),
+                ifindex: PARENT,
+                neighbour_ifindex: TAGGED,
+                device_mac: TAGGED_MAC,
+                next_hop_mac: Some(ROUTER_MAC),
+                up: true,
+                why: Why::Up,
+                mtu: 8500,
+            }
+        );
+        for (why, devices, neighbour) in [
+            (Why::NoVlanDevice, vec![parent()], PARENT),
+            (Why::VlanDeviceDown, vec![parent(), Device { up: false, ..tagged() }], TAGGED),
+            (Why::NoCarrier, vec![parent(), Device { carrier: false, ..tagged() }], TAGGED),
+            (Why::NoCarrier, vec![Device { carrier: false, ..parent() }, tagged()], TAGGED),
+            (Why::Resolving, vec![parent(), tagged()], PARENT),
+        ] {
+            let state = table(devices, [router(neighbour, Resolution::Resolved)]).link(&link(Some(101)));
+            assert_eq!((state.why, state.up), (why, false));
+        }
+        let other = table([parent(), tagged()], [router(TAGGED, Resolution::Resolved)]).link(&link(Some(102)));
+        assert_eq!(other.why, Why::NoVlanDevice);
+    }
+
+    #[test]
+    fn the_smallest_mtu_counts() {
+        for (parent_mtu, tagged_mtu, mtu) in
+            [(9000, 8900, 8500), (9000, 1500, 1500), (1400, 8900, 1400), (70000, 70000, 8500)]
+        {
+            let devices = [Device { mtu: parent_mtu, ..parent() }, Device { mtu: tagged_mtu, ..tagged() }];
+            assert_eq!(table(devices, []).link(&link(Some(101))).mtu, mtu);
+        }
+    }
+
+    #[test]
+    fn a_device_takes_its_neighbours_with_it() {
+        let mut table = table([parent()], [router(PARENT, Resolution::Resolved)]);
+        table.remove_device(PARENT);
+        let state = table.link(&link(None));
+        assert_eq!((state.why, state.ifindex, state.next_hop_mac), (Why::NoDevice, 0, None));
+        table.put_device(parent());
+        assert_eq!(table.link(&link(None)).why, Why::Resolving, "the new device has no neighbours yet");
+    }
+
+    #[test]
+    fn neighbours_that_are_no_next_hop_are_not_kept() {
+        let mut table = table([parent()], []);
+        let other: IpAddr = "10.64.0.77".parse().unwrap();
+        table.put_neighbour(PARENT, other, Some(Neighbour { address: other, ..router(PARENT, Resolution::Resolved) }));
+        assert_eq!(table.neighbour(PARENT, other), None);
+    }
+
+    #[test]
+    fn a_client_device_needs_no_neighbour() {
+        let table = table([parent()], []);
+        let up =
+            ClientState { name: "eth1".into(), ifindex: PARENT, mac: PARENT_MAC, mtu: 9000, up: true, why: Why::Up };
+        assert_eq!(table.client("eth1"), up);
+        assert_eq!(table.client("eth0").why, Why::NoDevice);
+    }
+}
