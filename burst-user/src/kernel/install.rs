@@ -13,7 +13,7 @@ use super::layout;
 use super::load::{Instance, load};
 use super::maps::Maps;
 use crate::config::model::XdpMode;
-use crate::policy::Large;
+use crate::policy::dimensions::Large;
 
 /// A device to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]

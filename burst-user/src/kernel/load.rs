@@ -11,7 +11,7 @@ use burst_common::policy::Policy;
 use super::error::{KernelError, Kind};
 use super::layout::{self, SHARED};
 use super::sys;
-use crate::policy::Large;
+use crate::policy::dimensions::Large;
 
 /// A loaded program with its maps; not attached.
 pub struct Instance {
