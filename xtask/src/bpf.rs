@@ -209,8 +209,6 @@ pub(crate) fn command(root: &Path, toolchain: &Toolchain, program: &str, subcomm
         .env("CARGO", bin.join("cargo"))
         .env("RUSTC", bin.join("rustc"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        // Empty, not absent: this also overrides a wrapper in the user's cargo configuration.
-        .env("RUSTC_WRAPPER", "")
         // `-Z build-std` on a toolchain that is not a nightly.
         .env("RUSTC_BOOTSTRAP", "1");
     command
