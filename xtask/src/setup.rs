@@ -59,7 +59,8 @@ pub(crate) fn setup(purpose: For) -> Result<()> {
 
     let (toolchain, mut changed) = match bpf::toolchain() {
         Ok(toolchain) => (toolchain, false),
-        Err(lack) => (install_toolchain(&lack)?, true),
+        Err(lack @ bpf::Error::NoToolchain(_)) => (install_toolchain(&lack)?, true),
+        Err(other) => return Err(other.into()),
     };
     changed |= install_linker()?;
     bpf::link_llvm(root(), &toolchain)?;
