@@ -32,6 +32,13 @@ impl Delta {
         self.dword(old[0], new[0]).dword(old[1], new[1]).dword(old[2], new[2]).dword(old[3], new[3])
     }
 
+    /// Both replacements.
+    #[inline(always)]
+    #[must_use]
+    pub const fn join(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the replacement.
     #[inline(always)]
     #[must_use]

@@ -22,6 +22,8 @@ pub trait Address: Copy + Eq {
     const FAMILY: u8;
     /// The address in the sixteen bytes of the ABI; IPv4 stands in the first word, the rest is zero.
     fn wide(self) -> [u32; 4];
+    /// The address behind the sixteen bytes of the ABI.
+    fn narrow(wide: [u32; 4]) -> Self;
 }
 
 /// An IPv4 address: the four bytes of the packet, as one native load yields them.
@@ -35,20 +37,21 @@ impl Address for Addr4 {
     fn wide(self) -> [u32; 4] {
         [self, 0, 0, 0]
     }
+    #[inline(always)]
+    fn narrow(wide: [u32; 4]) -> Self {
+        wide[0]
+    }
 }
 
 impl Address for Addr6 {
     const FAMILY: u8 = 6;
     #[inline(always)]
     fn wide(self) -> [u32; 4] {
-        // The words of the packet in the order of the packet: native endianness twice is none at all.
-        let [a, b] = [self[0].to_ne_bytes(), self[1].to_ne_bytes()];
-        [
-            u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
-            u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-        ]
+        bytemuck::cast(self)
+    }
+    #[inline(always)]
+    fn narrow(wide: [u32; 4]) -> Self {
+        bytemuck::cast(wide)
     }
 }
 

@@ -190,8 +190,8 @@ pub struct Policy {
     pub shadow: u32,
     /// Non-zero: the dimensions are looked up in maps, [`Policy::dims`] holds only the `any` bitmaps.
     pub large: u32,
-    /// Non-zero: each packet of a burst class is logged (for `burst trace`; 0 costs nothing).
-    pub trace: u32,
+    /// Id of the only link of this instance's device; 0 when it has none or several.
+    pub link: u32,
     /// Rules of keep classes: the lowest bits.
     pub keep: Rules,
     /// The dimensions of the rules.
@@ -203,5 +203,5 @@ pub struct Policy {
 }
 layout!(
     Policy, size = 3248,
-    seed @ 0, role @ 8, shadow @ 12, large @ 16, trace @ 20, keep @ 24, dims @ 32, rule_class @ 2160, classes @ 2224,
+    seed @ 0, role @ 8, shadow @ 12, large @ 16, link @ 20, keep @ 24, dims @ 32, rule_class @ 2160, classes @ 2224,
 );

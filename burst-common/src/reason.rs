@@ -94,7 +94,7 @@ reasons! {
 
     /// From a link, but not from an endpoint or a service address: the kernel's.
     NotReturn = 32, Pass, "not-return";
-    /// From an endpoint to an address of this host (a probe's answer), or not to be forwarded.
+    /// From an endpoint to an address of this host: a probe's answer.
     ToHost = 33, Pass, "to-host";
     /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve.
     NoNeighbour = 34, Pass, "no-neighbour";
@@ -102,6 +102,42 @@ reasons! {
     ReturnTooBig = 35, Pass, "return-too-big";
     /// A reply to a client behind a device that burst does not redirect to: rewritten, and left to the kernel.
     ReturnElsewhere = 36, Pass, "return-elsewhere";
+    /// A reply the routing table has no way for, or forwarding is off on the link's device.
+    NoRoute = 37, Pass, "no-route";
+}
+
+/// What else is counted in the rows of a class, beside its verdicts: numbers no [`Reason`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Note {
+    /// A flow was pinned.
+    Pinned = 60,
+    /// A pin was refused: the table is full.
+    PinRefused = 61,
+    /// A pin decided.
+    PinHit = 62,
+}
+
+impl Note {
+    /// All notes.
+    pub const ALL: &[Self] = &[Self::Pinned, Self::PinRefused, Self::PinHit];
+
+    /// The note's row in the counters.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> usize {
+        self as usize
+    }
+
+    /// The name in output for people and machines.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::PinRefused => "pin-refused",
+            Self::PinHit => "pin-hit",
+        }
+    }
 }
 
 impl Reason {
@@ -125,6 +161,7 @@ mod tests {
         let names: HashSet<_> = Reason::ALL.iter().map(|r| r.text()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
         assert!(Reason::ALL.is_sorted_by_key(|r| r.number()));
+        assert!(Note::ALL.iter().all(|n| n.number() < MAX_REASONS && Reason::ALL.iter().all(|r| r.number() != n.number())));
     }
 
     #[test]

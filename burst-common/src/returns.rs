@@ -53,11 +53,16 @@ impl ReturnKey {
         hash::pair(high, low) as usize & (MAX_RETURNS - 1)
     }
 
-    /// The rows to look at, in order.
+    /// The row to look at after `row`.
     #[inline(always)]
+    #[must_use]
+    pub const fn next(row: usize) -> usize {
+        (row + 1) & (MAX_RETURNS - 1)
+    }
+
+    /// The rows to look at, in order.
     pub fn rows(&self) -> impl Iterator<Item = usize> + use<> {
-        let first = self.first();
-        (0..RETURN_PROBES).map(move |n| (first + n) & (MAX_RETURNS - 1))
+        core::iter::successors(Some(self.first()), |&row| Some(Self::next(row))).take(RETURN_PROBES)
     }
 }
 

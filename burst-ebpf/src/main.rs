@@ -1,2 +1,130 @@
-//! The XDP program.
+//! burst's XDP program: the way of a packet.
+//!
+//! `bytes ─parse→ Flow ─classify→ Matched ─place→ endpoint ─rewrite→ Rewrite ─apply→ verdict + counter`. One stage, one
+//! file, one verb; the modules are listed in that order. Only this file names an XDP action; only `packet`, `parse` and
+//! `apply` hold packet pointers; `packet` holds the only bounds check.
+//!
+//! The crate also compiles for the host, as an empty program, so that checks and lints need no exceptions.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod apply;
+#[cfg(target_arch = "bpf")]
+mod classify;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod parse;
+#[cfg(target_arch = "bpf")]
+mod place;
+#[cfg(target_arch = "bpf")]
+mod reply;
+#[cfg(target_arch = "bpf")]
+mod rewrite;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use aya_log_ebpf::info;
+    use burst_common::flow::{Addr4, Addr6, Address};
+    use burst_common::policy::{ROLE_CLIENT, ROLE_LINK, constant};
+    use burst_common::reason::{Action, Reason};
+
+    use crate::classify::Family;
+    use crate::count::{self, Account};
+    use crate::packet::Packet;
+    use crate::parse::{self, Frame, Parsed};
+    use crate::{forward, maps, reply};
+
+    /// Entry for client and link devices; what the device is, the instance knows from its policy.
+    #[xdp(frags)]
+    #[inline(always)]
+    pub fn burst(ctx: XdpContext) -> u32 {
+        let packet = Packet::new(&ctx);
+        let mut account = Account::new(packet.linear_len());
+        let reason = match parse::parse(&packet) {
+            Ok(Parsed::V4(frame)) => travel(&ctx, &packet, &frame, &mut account),
+            Ok(Parsed::V6(frame)) => travel(&ctx, &packet, &frame, &mut account),
+            Err(reason) => reason,
+        };
+        count::verdict(&account, reason);
+        match reason.action() {
+            Action::Pass => XDP_PASS,
+            Action::Drop => XDP_DROP,
+            Action::Redirect => XDP_REDIRECT,
+        }
+    }
+
+    /// Chooses the direction: a reply from the cloud if the device carries a link and the source says so, else a
+    /// packet from a client.
+    #[inline(always)]
+    fn travel<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, account: &mut Account) -> Reason {
+        let role = constant(&maps::policy().role);
+        account.bytes = frame.bytes;
+        let mut reason = Reason::NotReturn;
+        if role & ROLE_LINK != 0 {
+            reason = reply::reply(ctx, packet, frame, account);
+        }
+        if role & ROLE_CLIENT != 0 && matches!(reason, Reason::NotReturn) {
+            reason = forward::forward(packet, frame, account);
+            log(ctx, frame, account, reason);
+        }
+        reason
+    }
+
+    /// Logs a packet of a class. The level is a load-time constant: off, the verifier removes all of this.
+    #[inline(always)]
+    fn log<A: Family>(ctx: &XdpContext, frame: &Frame<A>, account: &Account, reason: Reason) {
+        if account.class == 0 {
+            return;
+        }
+        let flow = &frame.flow;
+        if A::FAMILY == 4 {
+            let (src, dst) = (u32::from_be(flow.src.wide()[0]), u32::from_be(flow.dst.wide()[0]));
+            info!(
+                ctx,
+                "class {} {:i}:{} > {:i}:{} endpoint {} reason {}",
+                account.class, src, u16::from_be(flow.src_port), dst, u16::from_be(flow.dst_port), account.endpoint, reason.number() as u32
+            );
+        } else {
+            let (src, dst): ([u8; 16], [u8; 16]) = (octets(flow.src.wide()), octets(flow.dst.wide()));
+            info!(
+                ctx,
+                "class {} [{:i}]:{} > [{:i}]:{} endpoint {} reason {}",
+                account.class, src, u16::from_be(flow.src_port), dst, u16::from_be(flow.dst_port), account.endpoint, reason.number() as u32
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn octets(wide: [u32; 4]) -> [u8; 16] {
+        // SAFETY: both are sixteen bytes without invalid patterns.
+        unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(wide) }
+    }
+
+    const _: (u8, u8) = (<Addr4 as Address>::FAMILY, <Addr6 as Address>::FAMILY);
+
+    /// A reachable panic is a program the verifier refuses: this loop never ends.
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// The kernel lets only GPL-compatible programs call some helpers.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+/// On the host there is nothing to run: the object is built for the `bpf` target by `cargo xtask build`.
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

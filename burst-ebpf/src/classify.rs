@@ -1,0 +1,62 @@
+//! Flow → rule, inline or through maps, as the policy says.
+
+use burst_common::classify::{self, Matched};
+use burst_common::flow::{Addr4, Addr6, Address, Flow};
+use burst_common::policy::{Policy, Rules, constant};
+
+use crate::maps;
+
+/// An address family the program can match.
+pub trait Family: Address {
+    /// Rules whose destination prefix holds this address.
+    fn destination(self, policy: &Policy) -> Rules;
+    /// Rules whose source prefix holds this address.
+    fn source(self, policy: &Policy) -> Rules;
+}
+
+impl Family for Addr4 {
+    #[inline(always)]
+    fn destination(self, policy: &Policy) -> Rules {
+        let table = &policy.dims.dst4;
+        if constant(&policy.large) == 0 { classify::prefixes4(table, self) } else { table.any() | maps::destination4(self) }
+    }
+    #[inline(always)]
+    fn source(self, policy: &Policy) -> Rules {
+        let table = &policy.dims.src4;
+        if constant(&policy.large) == 0 { classify::prefixes4(table, self) } else { table.any() | maps::source4(self) }
+    }
+}
+
+impl Family for Addr6 {
+    #[inline(always)]
+    fn destination(self, policy: &Policy) -> Rules {
+        let table = &policy.dims.dst6;
+        if constant(&policy.large) == 0 { classify::prefixes6(table, self) } else { table.any() | maps::destination6(self) }
+    }
+    #[inline(always)]
+    fn source(self, policy: &Policy) -> Rules {
+        let table = &policy.dims.src6;
+        if constant(&policy.large) == 0 { classify::prefixes6(table, self) } else { table.any() | maps::source6(self) }
+    }
+}
+
+/// The rule that decides over a flow.
+#[inline(always)]
+pub fn classify<A: Family>(policy: &Policy, flow: &Flow<A>) -> Option<Matched> {
+    // Most packets of an edge host go elsewhere: the destination is asked first.
+    let mut rules = flow.dst.destination(policy);
+    if rules == 0 {
+        return None;
+    }
+    let table = &policy.dims.ports;
+    rules &= if constant(&policy.large) == 0 {
+        classify::ports(table, flow.proto, flow.dst_port)
+    } else {
+        table.any() | maps::ports(flow.proto, flow.dst_port)
+    };
+    if rules == 0 {
+        return None;
+    }
+    rules &= flow.src.source(policy);
+    classify::lowest(policy, rules)
+}

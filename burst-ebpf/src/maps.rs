@@ -1,0 +1,208 @@
+//! The maps and the policy, behind typed getters. Nothing else names a map.
+//!
+//! SLOTS, ENDPOINTS, LINKS, CONTROL and the counters are memory-mapped by the daemon; the first four are written by it
+//! alone, one word at a time where a reader must not see half.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BPF_NOEXIST};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::macros::btf_map;
+use burst_common::control::Control;
+use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
+use burst_common::endpoint::Endpoint;
+use burst_common::flow::{Addr4, Addr6, TCP};
+use burst_common::limits::{MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS};
+use burst_common::link::Link;
+use burst_common::meta::{Meta, NAMES, Name};
+use burst_common::pin::{Pin, PinKey};
+use burst_common::policy::{Policy, Rules};
+use burst_common::returns::Return;
+use burst_common::slot::{EndpointId, Slot};
+
+/// The kernel maps no array writable that programs may only read (`bpf_map_mmap`), so `BPF_F_RDONLY_PROG` cannot say
+/// who writes: the getters below do, and none of them gives a pointer to write through but those of counters.
+const SHARED: usize = BPF_F_MMAPABLE as usize;
+const TRIE: usize = (aya_ebpf::bindings::BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG) as usize;
+
+/// Replaced by the loader, then frozen. Read through [`policy`] and `burst_common::policy::constant`.
+// SAFETY (no_mangle): no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+static POLICY: Policy = {
+    // SAFETY: `Policy` is `Zeroable`; `bytemuck::zeroed` is not `const`.
+    unsafe { core::mem::zeroed() }
+};
+
+#[btf_map]
+static SLOTS: Array<u64, MAX_SLOTS, SHARED> = Array::new();
+#[btf_map]
+static ENDPOINTS: Array<Endpoint, MAX_ENDPOINTS, SHARED> = Array::new();
+#[btf_map]
+static LINKS: Array<Link, MAX_LINKS, SHARED> = Array::new();
+#[btf_map]
+static RETURNS: Array<Return, MAX_RETURNS, SHARED> = Array::new();
+#[btf_map]
+static CONTROL: Array<Control, 1, SHARED> = Array::new();
+#[btf_map]
+static PINS: HashMap<PinKey, Pin, MAX_PINS> = HashMap::new();
+#[btf_map]
+static DEVICES: DevMapHash<MAX_LINKS> = DevMapHash::new();
+#[btf_map]
+static META: Array<Meta, 1> = Array::new();
+#[btf_map]
+static NAMES_OF: Array<Name, NAMES> = Array::new();
+
+// One CPU's rows each; the loader multiplies by the number of possible CPUs.
+#[btf_map]
+static CLASS_COUNT: Array<Counter, CLASS_ROWS, SHARED> = Array::new();
+#[btf_map]
+static ENDPOINT_COUNT: Array<Counter, ENDPOINT_ROWS, SHARED> = Array::new();
+#[btf_map]
+static LINK_COUNT: Array<Counter, LINK_ROWS, SHARED> = Array::new();
+
+// Large policies; of this instance alone, filled and frozen before it is attached. A `Rules` word as two halves: the
+// trie keeps values behind the address, which aligns them to four bytes only. PORTS is frozen but not BPF_F_RDONLY_PROG: the
+// verifier would then read it ahead of time, which it cannot do in an array of more than one entry (ENOTSUPP).
+#[btf_map]
+static DST4: LpmTrie<[u8; 4], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static SRC4: LpmTrie<[u8; 4], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static DST6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static SRC6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static PORTS: Array<u64, { 2 << 16 }> = Array::new();
+
+/// The policy of this instance.
+#[inline(always)]
+pub fn policy() -> &'static Policy {
+    &POLICY
+}
+
+/// A slot word, by one load.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<Slot> {
+    let word = SLOTS.get_ptr(index)?;
+    // SAFETY: the map's memory outlives the program; the word is aligned and only ever stored whole.
+    Some(Slot::from_word(unsafe { core::ptr::read_volatile(word) }))
+}
+
+/// A row of the endpoint table.
+#[inline(always)]
+pub fn endpoint(id: EndpointId) -> Option<&'static Endpoint> {
+    // SAFETY: array elements live as long as the program; rows named by a slot are complete before they are named.
+    ENDPOINTS.get_ptr(u32::from(id)).map(|row| unsafe { &*row })
+}
+
+/// A row of the link table.
+#[inline(always)]
+pub fn link(id: u8) -> Option<&'static Link> {
+    // SAFETY: as for `endpoint`.
+    LINKS.get_ptr(u32::from(id)).map(|row| unsafe { &*row })
+}
+
+/// A row of the return table.
+#[inline(always)]
+pub fn returns(row: u32) -> Option<&'static Return> {
+    // SAFETY: as for `endpoint`; a row's `proto` is stored last.
+    RETURNS.get_ptr(row).map(|row| unsafe { &*row })
+}
+
+/// The control word.
+#[inline(always)]
+pub fn control() -> Option<&'static Control> {
+    // SAFETY: as for `endpoint`.
+    CONTROL.get_ptr(0).map(|row| unsafe { &*row })
+}
+
+/// The pin of a flow, seen now: a hit stores the epoch if it changed.
+#[inline(always)]
+pub fn pinned(key: &PinKey, epoch: u32) -> Option<EndpointId> {
+    let pin = PINS.get_ptr_mut(key)?;
+    // SAFETY: a preallocated element stays mapped until the program ends; words are written whole.
+    unsafe {
+        if (*pin).epoch != epoch {
+            (*pin).epoch = epoch;
+        }
+        Some((*pin).endpoint)
+    }
+}
+
+/// Pins a flow. `Err` is the kernel's errno: `EEXIST` when another packet of the flow was first.
+#[inline(always)]
+pub fn pin(key: &PinKey, pin: &Pin) -> Result<(), i32> {
+    PINS.insert(key, pin, u64::from(BPF_NOEXIST))
+}
+
+/// Prepares the redirect of this packet out of the device `ifindex`. `false` if that is not a device of burst's; then
+/// nothing is prepared.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> bool {
+    DEVICES.redirect(ifindex, 0).is_ok()
+}
+
+/// A class's counter row on this CPU.
+#[inline(always)]
+pub fn class_counter(class: u32, row: usize) -> Option<*mut Counter> {
+    CLASS_COUNT.get_ptr_mut(burst_common::counter::class_row(cpu(), class as usize, row) as u32)
+}
+
+/// An endpoint's counter row on this CPU.
+#[inline(always)]
+pub fn endpoint_counter(endpoint: EndpointId, direction: usize) -> Option<*mut Counter> {
+    ENDPOINT_COUNT.get_ptr_mut(burst_common::counter::endpoint_row(cpu(), endpoint as usize, direction) as u32)
+}
+
+/// A link's counter row on this CPU.
+#[inline(always)]
+pub fn link_counter(link: u32, direction: usize) -> Option<*mut Counter> {
+    LINK_COUNT.get_ptr_mut(burst_common::counter::link_row(cpu(), link as usize, direction) as u32)
+}
+
+#[inline(always)]
+fn cpu() -> usize {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() as usize }
+}
+
+/// Rules of the longest IPv4 destination prefix, covering ones included.
+#[inline(always)]
+pub fn destination4(addr: Addr4) -> Rules {
+    DST4.get(&Key::new(32, addr.to_ne_bytes())).map_or(0, whole)
+}
+
+/// Rules of the longest IPv4 source prefix, covering ones included.
+#[inline(always)]
+pub fn source4(addr: Addr4) -> Rules {
+    SRC4.get(&Key::new(32, addr.to_ne_bytes())).map_or(0, whole)
+}
+
+/// Rules of the longest IPv6 destination prefix, covering ones included.
+#[inline(always)]
+pub fn destination6(addr: Addr6) -> Rules {
+    DST6.get(&Key::new(128, octets(addr))).map_or(0, whole)
+}
+
+/// Rules of the longest IPv6 source prefix, covering ones included.
+#[inline(always)]
+pub fn source6(addr: Addr6) -> Rules {
+    SRC6.get(&Key::new(128, octets(addr))).map_or(0, whole)
+}
+
+/// Rules of a protocol (TCP, else UDP) and destination port (network byte order).
+#[inline(always)]
+pub fn ports(proto: u8, port: u16) -> Rules {
+    let half = if proto == TCP { 0 } else { 1 << 16 };
+    PORTS.get(half + u32::from(u16::from_be(port))).map_or(0, |rules| *rules)
+}
+
+#[inline(always)]
+fn whole(halves: &[u32; 2]) -> Rules {
+    u64::from(halves[0]) | u64::from(halves[1]) << 32
+}
+
+#[inline(always)]
+fn octets(addr: Addr6) -> [u8; 16] {
+    bytemuck::cast(addr)
+}

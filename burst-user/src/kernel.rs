@@ -1,0 +1,23 @@
+//! The kernel side of the daemon: the object, its maps, pins and attachments. `unsafe` lives in `sys` (raw bpf(2)) and
+//! `mapped` (memory-mapped maps) alone.
+//!
+//! It does not decide anything: what to write comes from `policy`, `slots` and the daemon.
+
+mod attach;
+mod bpffs;
+mod error;
+mod install;
+mod layout;
+mod load;
+mod mapped;
+mod maps;
+mod pins;
+mod sys;
+
+pub use attach::{Attached, Attachment};
+pub use error::{Kind, KernelError};
+pub use install::{Device, Installation, Plan, detach, install};
+pub use load::{Instance, load};
+pub use mapped::Mapped;
+pub use maps::{ClassCounters, Maps};
+pub use pins::PinTable;

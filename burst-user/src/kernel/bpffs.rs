@@ -1,0 +1,86 @@
+//! The pin directory: a bpffs of burst's own, because `ip netns exec` hides the one under /sys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statfs;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::error::{KernelError, Kind};
+
+/// Magic number of a bpffs (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Directory of the shared maps.
+pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("maps")
+}
+
+/// Directory of the links.
+pub(super) fn links_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("links")
+}
+
+/// Whether `path` lies on a bpffs.
+pub(super) fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+}
+
+/// Makes the pin directory and mounts a bpffs on it, unless it is one already.
+///
+/// # Errors
+/// When it cannot be made, mounted or written, with what to do.
+pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
+    let failed = |what: &str, error: &dyn std::fmt::Display, errno: Option<i32>| {
+        let kind = if matches!(errno, Some(libc::EPERM | libc::EACCES)) { Kind::Permission } else { Kind::State };
+        KernelError::new(
+            kind,
+            format!("the pin directory {}: {what}: {error}", pin_dir.display()),
+            "start burst as root once (or let its systemd unit mount it), or set `edge.pin_dir` to a directory that can \
+             be written",
+        )
+    };
+    fs::create_dir_all(pin_dir).map_err(|error| failed("cannot be made", &error, error.raw_os_error()))?;
+    if !is_bpffs(pin_dir) {
+        let occupied = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied {
+            return Err(KernelError::new(
+                Kind::State,
+                format!("the pin directory {} is no bpffs and is not empty", pin_dir.display()),
+                "set `edge.pin_dir` to a directory of burst's own",
+            ));
+        }
+        mount("bpf", pin_dir, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, Some(c"mode=0700"))
+            .map_err(|error| failed("cannot be mounted", &error, Some(error.raw_os_error())))?;
+    }
+    for dir in [maps_dir(pin_dir), links_dir(pin_dir)] {
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("cannot be written", &error, error.raw_os_error())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what [`prepare`] made, if nothing foreign lies in it: the directories, the mount, the mount point.
+pub(super) fn remove(pin_dir: &Path) -> std::io::Result<()> {
+    for dir in [maps_dir(pin_dir), links_dir(pin_dir)] {
+        match fs::remove_dir(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let empty = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_none());
+    let own_mount = fs::metadata(pin_dir).ok().zip(pin_dir.parent().and_then(|parent| fs::metadata(parent).ok())).is_some_and(
+        |(dir, parent)| {
+            use std::os::unix::fs::MetadataExt;
+            dir.dev() != parent.dev()
+        },
+    );
+    if empty && is_bpffs(pin_dir) && own_mount {
+        unmount(pin_dir, UnmountFlags::empty())?;
+        fs::remove_dir(pin_dir)?;
+    }
+    Ok(())
+}

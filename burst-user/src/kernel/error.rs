@@ -1,0 +1,58 @@
+//! What can go wrong with the kernel, and what the operator can do about it.
+
+use std::fmt;
+
+/// A failure of the kernel side: what happened, and how to fix it.
+#[derive(Debug, thiserror::Error)]
+pub struct KernelError {
+    /// What kind of failure; decides the exit code.
+    pub kind: Kind,
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A privilege is missing.
+    Permission,
+    /// The kernel, or this build, cannot do what is needed.
+    Unsupported,
+    /// A device is missing, or something else is attached to it.
+    Device,
+    /// Pinned state does not fit this version or this configuration.
+    State,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        if !self.fix.is_empty() {
+            write!(f, "\n  fix: {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl KernelError {
+    /// A failure with its remedy.
+    pub(crate) fn new(kind: Kind, message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), fix: fix.into() }
+    }
+
+    /// A failed system call: a missing privilege if the errno says so, else `kind`.
+    pub(crate) fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::new(
+                Kind::Permission,
+                format!("{what}: {error}"),
+                "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
+            ),
+            _ => Self::new(Kind::Other, format!("{what}: {error}"), ""),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Installing a compiled policy: prepare the pin directory, check what is there, load one instance per device, attach.
+//! And the way back: `detach`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK};
+
+use super::attach::{self, Attachment};
+use super::bpffs::{self, links_dir, maps_dir};
+use super::error::{KernelError, Kind};
+use super::layout;
+use super::load::{Instance, load};
+use super::maps::Maps;
+use crate::config::model::XdpMode;
+use crate::policy::Large;
+
+/// A device to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub ifindex: u32,
+    /// Whether client traffic arrives on it.
+    pub client: bool,
+    /// Ids of the links on it.
+    pub links: Vec<u8>,
+}
+
+/// What to install.
+pub struct Plan<'a> {
+    /// The BPF object.
+    pub object: &'a [u8],
+    /// Pin directory.
+    pub pin_dir: &'a Path,
+    /// Native or generic.
+    pub mode: XdpMode,
+    /// Leave per-packet logging in the program.
+    pub trace: bool,
+}
+
+/// The state that was opened: maps checked and stamped. Nothing is attached yet.
+pub struct Installation {
+    /// The shared maps.
+    pub maps: Maps,
+    /// Whether they were there before, with the slots of a former run.
+    pub adopted: bool,
+    instances: Vec<Instance>,
+    pin_dir: PathBuf,
+    cpus: usize,
+}
+
+/// Opens the pinned state, or makes it.
+///
+/// # Errors
+/// When a privilege is missing, or what is pinned does not fit this version.
+pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> {
+    bpffs::prepare(plan.pin_dir)?;
+    let maps_dir = maps_dir(plan.pin_dir);
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(path, error)| KernelError::new(Kind::Other, format!("{path}: {error}"), "is /sys mounted?"))?;
+    layout::check(plan.object, &maps_dir, cpus)?;
+    // An instance that does nothing makes the maps that are missing.
+    load(plan.object, &maps_dir, cpus, &bytemuck::Zeroable::zeroed(), None, false)?;
+    let mut maps = Maps::open(&maps_dir, cpus)?;
+    let adopted = match maps.check_stamp(plan.pin_dir)? {
+        Some(meta) if meta.seed != seed => {
+            return Err(KernelError::new(
+                Kind::State,
+                "`edge.seed` differs from the one the running flows were placed by: every flow would move",
+                format!("restore the former seed, or drain and `burst detach --pin-dir {}` first", plan.pin_dir.display()),
+            ));
+        }
+        Some(_) => true,
+        None => {
+            maps.stamp(seed)?;
+            false
+        }
+    };
+    Ok(Installation { maps, adopted, instances: Vec::new(), pin_dir: plan.pin_dir.to_owned(), cpus })
+}
+
+impl Installation {
+    /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
+    /// shifted before its reply finds the way back. Detaches devices that are no longer configured.
+    ///
+    /// # Errors
+    /// When an instance is refused: then the devices this call attached anew are detached again.
+    pub fn attach(
+        &mut self,
+        plan: &Plan<'_>,
+        policy: &Policy,
+        large: Option<&Large>,
+        devices: &[Device],
+    ) -> Result<Vec<Attachment>, KernelError> {
+        let maps_dir = maps_dir(&self.pin_dir);
+        let links_dir = links_dir(&self.pin_dir);
+        // All are loaded before any is attached: a refusal by the verifier changes nothing.
+        let mut loaded = Vec::new();
+        for device in devices {
+            let mut policy = *policy;
+            policy.role = if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
+            policy.link = match device.links[..] {
+                [only] => u32::from(only),
+                _ => 0,
+            };
+            loaded.push((device, load(plan.object, &maps_dir, self.cpus, &policy, large, plan.trace)?));
+        }
+        loaded.sort_by_key(|(device, _)| device.client);
+        for (device, _) in &loaded {
+            self.maps.add_device(device.ifindex)?;
+        }
+        let mut attached: Vec<Attachment> = Vec::new();
+        for (device, instance) in &mut loaded {
+            match attach::attach(instance, &device.name, device.ifindex, plan.mode, &links_dir) {
+                Ok(attachment) => attached.push(attachment),
+                Err(error) => {
+                    for new in attached.iter().filter(|a| a.attached == attach::Attached::New) {
+                        let pin = links_dir.join(&new.device);
+                        if let Err(error) = fs::remove_file(&pin) {
+                            tracing::error!(pin = %pin.display(), %error, "could not take back an attachment");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        for (name, pin) in attach::pinned(&links_dir) {
+            if !devices.iter().any(|device| device.name == name) {
+                tracing::info!(device = name, "no longer configured: detached");
+                fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+            }
+        }
+        self.instances = loaded.into_iter().map(|(_, instance)| instance).collect();
+        Ok(attached)
+    }
+
+    /// The loaded instances, for their log maps.
+    pub fn instances(&mut self) -> &mut [Instance] {
+        &mut self.instances
+    }
+}
+
+/// Detaches burst from every device and removes its pins, its directories and its mount; nothing else. Returns what was
+/// detached. Works without a daemon, and on the state of any version.
+///
+/// # Errors
+/// When a pin cannot be removed. What could be removed is gone.
+pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
+    if !pin_dir.exists() {
+        return Ok(Vec::new());
+    }
+    if !bpffs::is_bpffs(pin_dir) {
+        return match bpffs::remove(pin_dir) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => Err(KernelError::os(pin_dir.display(), &error)),
+        };
+    }
+    let mut detached = Vec::new();
+    // Client devices and links lose their programs first, the maps after: no program runs without its maps.
+    for (name, pin) in attach::pinned(&links_dir(pin_dir)) {
+        fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+        detached.push(name);
+    }
+    for name in layout::SHARED {
+        let pin = maps_dir(pin_dir).join(name);
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(KernelError::os(pin.display(), &error));
+            }
+            _ => {}
+        }
+    }
+    bpffs::remove(pin_dir).map_err(|error| {
+        KernelError::new(
+            Kind::State,
+            format!("detached, but {} could not be removed: {error}", pin_dir.display()),
+            "something that is not burst's lies in it, or a process stands in it",
+        )
+    })?;
+    Ok(detached)
+}

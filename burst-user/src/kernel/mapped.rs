@@ -1,0 +1,101 @@
+//! Memory-mapped arrays: counters are read and slots written without a system call.
+//!
+//! Rows are seen as whole 64-bit words, each read and written atomically, as the program on the other side does; a row
+//! of several words can be seen half-written, and the callers order their writes so that this does no harm.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytemuck::Pod;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A mapped array of `T`.
+pub struct Mapped<T> {
+    base: NonNull<AtomicU64>,
+    bytes: usize,
+    rows: usize,
+    rest: PhantomData<T>,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; all access goes through atomics.
+unsafe impl<T: Send> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    const WORDS: usize = {
+        assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8);
+        size_of::<T>() / 8
+    };
+
+    /// Maps the array behind `fd`, made with `BPF_F_MMAPABLE`, of `rows` rows of `T`.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the map is smaller, frozen, or not mappable.
+    pub fn new(fd: impl AsFd, rows: usize) -> io::Result<Self> {
+        let bytes = rows * size_of::<T>();
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe {
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)?
+        };
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, bytes, rows, rest: PhantomData })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn words(&self, row: usize) -> &[AtomicU64] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: the mapping covers `rows` rows of `WORDS` aligned words and lives as long as `self`; `row` is below
+        // `rows`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(row * Self::WORDS), Self::WORDS) }
+    }
+
+    /// Reads a row, word by word.
+    #[must_use]
+    pub fn read(&self, row: usize) -> T {
+        let mut value = T::zeroed();
+        let words = self.words(row);
+        for (chunk, word) in bytemuck::bytes_of_mut(&mut value).chunks_exact_mut(8).zip(words) {
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        value
+    }
+
+    /// Writes a row, word by word, and makes it visible before anything that is written later.
+    pub fn write(&self, row: usize, value: &T) {
+        for (chunk, word) in bytemuck::bytes_of(value).chunks_exact(8).zip(self.words(row)) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(chunk);
+            word.store(u64::from_ne_bytes(bytes), Ordering::Release);
+        }
+    }
+
+    /// Writes the word at byte `offset` of a row: one store, seen wholly or not at all.
+    pub fn write_word(&self, row: usize, offset: usize, word: u64) {
+        assert!(offset.is_multiple_of(8));
+        self.words(row)[offset / 8].store(word, Ordering::Release);
+    }
+
+    /// Reads the word at byte `offset` of a row.
+    #[must_use]
+    pub fn read_word(&self, row: usize, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8));
+        self.words(row)[offset / 8].load(Ordering::Acquire)
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new` with this base and length and is not used after this.
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert!(result.is_ok(), "munmap: {result:?}");
+    }
+}

@@ -1,0 +1,294 @@
+//! The shared maps, opened from their pins, behind typed accessors. One owner: the task that publishes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Array, Map, MapData};
+use burst_common::control::Control;
+use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS, class_row, endpoint_row, link_row};
+use burst_common::endpoint::Endpoint;
+use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS, MAX_RETURNS, MAX_SLOTS};
+use burst_common::link::Link;
+use burst_common::meta::{ABI, MAGIC, Meta, NAMES, Name};
+use burst_common::returns::Return;
+use burst_common::slot::{EndpointId, Slot};
+use bytemuck::Zeroable;
+
+use super::error::{KernelError, Kind};
+use super::mapped::Mapped;
+use super::pins::PinTable;
+
+/// The shared maps.
+pub struct Maps {
+    /// Slot words, of all classes and families.
+    slots: Mapped<Slot>,
+    endpoints: Mapped<Endpoint>,
+    links: Mapped<Link>,
+    returns: Mapped<Return>,
+    control: Mapped<Control>,
+    class_count: Mapped<Counter>,
+    endpoint_count: Mapped<Counter>,
+    link_count: Mapped<Counter>,
+    devices: Map,
+    meta: Map,
+    names: Map,
+    /// The pins.
+    pub pins: PinTable,
+    cpus: usize,
+}
+
+/// The counters of all classes, summed over CPUs: row `class * MAX_REASONS + reason`.
+pub struct ClassCounters(Vec<Counter>);
+
+impl ClassCounters {
+    /// The counter of a class's row: a reason's or a note's number.
+    #[must_use]
+    pub fn get(&self, class: usize, row: usize) -> Counter {
+        self.0[class * MAX_REASONS + row]
+    }
+
+    /// All rows of a class.
+    #[must_use]
+    pub fn class(&self, class: usize) -> &[Counter] {
+        &self.0[class * MAX_REASONS..(class + 1) * MAX_REASONS]
+    }
+}
+
+impl Maps {
+    /// Opens what is pinned in `dir`. Layouts must have been checked.
+    ///
+    /// # Errors
+    /// When a map is missing or cannot be mapped.
+    pub(super) fn open(dir: &Path, cpus: usize) -> Result<Self, KernelError> {
+        let open = |name: &str| {
+            MapData::from_pin(dir.join(name)).map_err(|error| {
+                KernelError::new(
+                    Kind::State,
+                    format!("the pinned map {}: {error}", dir.join(name).display()),
+                    "the pin directory is incomplete: `burst detach` and start anew",
+                )
+            })
+        };
+        let mapped = |name: &str, result: io::Result<()>| {
+            result.map_err(|error| KernelError::os(format!("mapping {name} into memory"), &error))
+        };
+        macro_rules! map {
+            ($name:literal, $rows:expr) => {{
+                let data = open($name)?;
+                let array = Mapped::new(data.fd().as_fd(), $rows);
+                match array {
+                    Ok(array) => array,
+                    Err(error) => return Err(mapped($name, Err(error)).expect_err("an error was passed")),
+                }
+            }};
+        }
+        Ok(Self {
+            slots: map!("SLOTS", MAX_SLOTS),
+            endpoints: map!("ENDPOINTS", MAX_ENDPOINTS),
+            links: map!("LINKS", MAX_LINKS),
+            returns: map!("RETURNS", MAX_RETURNS),
+            control: map!("CONTROL", 1),
+            class_count: map!("CLASS_COUNT", CLASS_ROWS * cpus),
+            endpoint_count: map!("ENDPOINT_COUNT", ENDPOINT_ROWS * cpus),
+            link_count: map!("LINK_COUNT", LINK_ROWS * cpus),
+            devices: Map::DevMapHash(open("DEVICES")?),
+            meta: Map::Array(open("META")?),
+            names: Map::Array(open("NAMES_OF")?),
+            pins: PinTable::new(open("PINS")?),
+            cpus,
+        })
+    }
+
+    /// Reads a slot word.
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Slot {
+        self.slots.read(index)
+    }
+
+    /// Publishes a slot word, by one store.
+    pub fn set_slot(&self, index: usize, slot: Slot) {
+        self.slots.write(index, &slot);
+    }
+
+    /// Reads an endpoint's row.
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Endpoint {
+        self.endpoints.read(id as usize)
+    }
+
+    /// Writes an endpoint's row. No slot or pin may name it yet, or the row may differ in its links only.
+    pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) {
+        self.endpoints.write(id as usize, endpoint);
+    }
+
+    /// Publishes which links an endpoint is reached by, by one store.
+    pub fn set_endpoint_links(&self, id: EndpointId, table: u64) {
+        self.endpoints.write_word(id as usize, Endpoint::LINKS_OFFSET, table);
+    }
+
+    /// Reads a link's row.
+    #[must_use]
+    pub fn link(&self, id: u8) -> Link {
+        self.links.read(id as usize)
+    }
+
+    /// Writes a link's row.
+    pub fn set_link(&self, id: u8, link: &Link) {
+        self.links.write(id as usize, link);
+    }
+
+    /// Writes rows of the return table; the last word of a row, which holds its protocol, becomes visible last.
+    pub fn set_returns(&self, rows: &[(usize, Return)]) {
+        for (row, entry) in rows {
+            self.returns.write(*row, entry);
+        }
+    }
+
+    /// Frees the rows of the return table that `keep` does not name.
+    pub fn retain_returns(&self, keep: impl Fn(usize) -> bool) {
+        for row in (0..MAX_RETURNS).filter(|&row| !keep(row)) {
+            if self.returns.read(row).proto != 0 {
+                self.returns.write(row, &Return::zeroed());
+            }
+        }
+    }
+
+    /// Reads the control word.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.read(0)
+    }
+
+    /// Publishes bypass and epoch, by one store.
+    pub fn set_control(&self, bypass: bool, epoch: u32) {
+        self.control.write_word(0, 0, u64::from(bypass) | u64::from(epoch) << 32);
+    }
+
+    /// Sums the counters of all classes.
+    #[must_use]
+    pub fn class_counters(&self) -> ClassCounters {
+        let mut sums = vec![Counter::default(); CLASS_ROWS];
+        for cpu in 0..self.cpus {
+            for class in 0..MAX_CLASSES {
+                for reason in 0..MAX_REASONS {
+                    add(&mut sums[class * MAX_REASONS + reason], self.class_count.read(class_row(cpu, class, reason)));
+                }
+            }
+        }
+        ClassCounters(sums)
+    }
+
+    /// Sums an endpoint's counter of one direction.
+    #[must_use]
+    pub fn endpoint_counter(&self, id: EndpointId, direction: usize) -> Counter {
+        self.sum(&self.endpoint_count, |cpu| endpoint_row(cpu, id as usize, direction))
+    }
+
+    /// Sums a link's counter of one direction.
+    #[must_use]
+    pub fn link_counter(&self, id: u8, direction: usize) -> Counter {
+        self.sum(&self.link_count, |cpu| link_row(cpu, id as usize, direction))
+    }
+
+    fn sum(&self, rows: &Mapped<Counter>, row: impl Fn(usize) -> usize) -> Counter {
+        let mut sum = Counter::default();
+        for cpu in 0..self.cpus {
+            add(&mut sum, rows.read(row(cpu)));
+        }
+        sum
+    }
+
+    /// Lets packets be redirected out of a device.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn add_device(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        let mut devices: DevMapHash<&mut MapData> =
+            DevMapHash::try_from(&mut self.devices).map_err(|error| other("DEVICES", &error))?;
+        devices.insert(ifindex, ifindex, None, 0).map_err(|error| other("DEVICES", &error))
+    }
+
+    /// Reads the stamp and holds it against this program.
+    ///
+    /// # Errors
+    /// When the maps were made by a version with another ABI, for other hardware, or by something else. All-zero maps
+    /// are new, and no error.
+    pub(super) fn check_stamp(&self, pin_dir: &Path) -> Result<Option<Meta>, KernelError> {
+        let array: Array<&MapData, [u8; size_of::<Meta>()]> =
+            Array::try_from(&self.meta).map_err(|error| other("META", &error))?;
+        let meta: Meta = bytemuck::cast(array.get(&0, 0).map_err(|error| other("META", &error))?);
+        if meta == Meta::zeroed() {
+            return Ok(None);
+        }
+        if meta.magic != MAGIC || meta.abi != ABI || meta.cpus as usize != self.cpus {
+            return Err(KernelError::new(
+                Kind::State,
+                format!(
+                    "the pinned state in {} has the stamp {:#x}, ABI {}, {} CPUs; this version has {MAGIC:#x}, ABI {ABI}, {} \
+                     CPUs",
+                    pin_dir.display(),
+                    meta.magic,
+                    meta.abi,
+                    meta.cpus,
+                    self.cpus
+                ),
+                format!(
+                    "run the version of burst that made it, or `burst detach --pin-dir {}` and start anew (placed flows are \
+                     lost)",
+                    pin_dir.display()
+                ),
+            ));
+        }
+        Ok(Some(meta))
+    }
+
+    /// Stamps new maps.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn stamp(&mut self, seed: u64) -> Result<(), KernelError> {
+        let meta = Meta { magic: MAGIC, abi: ABI, cpus: self.cpus as u32, seed, ..Meta::zeroed() };
+        let mut array: Array<&mut MapData, [u8; size_of::<Meta>()]> =
+            Array::try_from(&mut self.meta).map_err(|error| other("META", &error))?;
+        array.set(0, bytemuck::cast::<Meta, [u8; size_of::<Meta>()]>(meta), 0).map_err(|error| other("META", &error))
+    }
+
+    /// Reads all names.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn names(&self) -> Result<Vec<Name>, KernelError> {
+        let array: Array<&MapData, [u8; size_of::<Name>()]> =
+            Array::try_from(&self.names).map_err(|error| other("NAMES_OF", &error))?;
+        (0..NAMES as u32)
+            .map(|row| Ok(bytemuck::cast(array.get(&row, 0).map_err(|error| other("NAMES_OF", &error))?)))
+            .collect()
+    }
+
+    /// Writes names.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_names(&mut self, rows: &[(usize, Name)]) -> Result<(), KernelError> {
+        let mut array: Array<&mut MapData, [u8; size_of::<Name>()]> =
+            Array::try_from(&mut self.names).map_err(|error| other("NAMES_OF", &error))?;
+        for (row, name) in rows {
+            array
+                .set(*row as u32, bytemuck::cast::<Name, [u8; size_of::<Name>()]>(*name), 0)
+                .map_err(|error| other("NAMES_OF", &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn add(sum: &mut Counter, row: Counter) {
+    sum.packets += row.packets;
+    sum.bytes += row.bytes;
+    sum.openers += row.openers;
+}
+
+fn other(name: &str, error: &dyn std::error::Error) -> KernelError {
+    KernelError::new(Kind::Other, format!("the map {name}: {error}"), "")
+}
