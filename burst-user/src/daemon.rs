@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::api::{self, ApiError, Command, OverrideRequest, OverrideResponse, Peer, Status};
+use crate::api::types::{self, OverrideRequest, OverrideResponse, Status};
+use crate::api::{self, ApiError, Command, Peer};
 use crate::config::model::{Config, OnExit};
 use crate::decide::{Controller, Decision, Override as Forced};
 use crate::netlink::{NetState, Watch};
@@ -61,7 +62,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     }));
     let result = core.serve(watch, receiver, &status).await;
     // Shutdown is a parameter of every task; the receiver is gone only when they all are.
-    drop(stop.send(true));
+    stop.send_replace(true);
     if let Err(error) = server.await {
         tracing::error!(%error, "the API ended badly");
     }
@@ -166,9 +167,8 @@ impl<'a> Core<'a> {
         let now = self.started.elapsed();
         self.orders.retain(|_, order| order.until > now);
         self.meter.read(now, &self.publisher);
-        let forced = |class: usize| {
-            self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until })
-        };
+        let forced =
+            |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
         let observation = observe::observation(self.config, &self.meter, &self.publisher, &self.sources, net, &forced);
         let decision = self.controller.step(now, &observation);
         for (class, (old, new)) in self.config.classes.iter().zip(self.decision.classes.iter().zip(&decision.classes)) {
@@ -193,7 +193,13 @@ impl<'a> Core<'a> {
         }
     }
 
-    fn order(&mut self, now: Duration, class: &str, request: &OverrideRequest, peer: Peer) -> Result<OverrideResponse, ApiError> {
+    fn order(
+        &mut self,
+        now: Duration,
+        class: &str,
+        request: &OverrideRequest,
+        peer: Peer,
+    ) -> Result<OverrideResponse, ApiError> {
         let index = self.find(class)?;
         let previous = self.orders.get(&index).map(|order| order.view(now));
         let OverrideRequest { offsite, for_s, ref reason } = *request;
@@ -212,7 +218,8 @@ impl<'a> Core<'a> {
     }
 
     fn find(&self, name: &str) -> Result<usize, ApiError> {
-        let burst = || self.config.classes.iter().filter(|class| class.burst.is_some()).map(|class| class.name.as_str());
+        let burst =
+            || self.config.classes.iter().filter(|class| class.burst.is_some()).map(|class| class.name.as_str());
         let index = self.config.classes.iter().position(|class| class.name == name);
         let index = index.ok_or_else(|| ApiError::unknown_class(name, burst()))?;
         if self.config.classes[index].burst.is_none() { Err(ApiError::keep_class(name)) } else { Ok(index) }
@@ -220,8 +227,8 @@ impl<'a> Core<'a> {
 }
 
 impl Order {
-    fn view(&self, now: Duration) -> api::Override {
+    fn view(&self, now: Duration) -> types::Override {
         let remaining_s = self.until.saturating_sub(now).as_secs_f64().ceil() as u64;
-        api::Override { offsite: self.offsite, reason: self.reason.clone(), uid: self.uid, remaining_s }
+        types::Override { offsite: self.offsite, reason: self.reason.clone(), uid: self.uid, remaining_s }
     }
 }

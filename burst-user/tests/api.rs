@@ -104,7 +104,8 @@ impl Daemon {
     }
 
     async fn request(&self, method: &str, path: &str, body: &str) -> (String, ApiError) {
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n");
         let (line, answer) = self.raw(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
         let error = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {answer:?}: {error}"));
         (line, error)
@@ -177,7 +178,8 @@ async fn every_refusal_is_json_with_its_own_status() {
 #[tokio::test]
 async fn a_body_without_its_content_type_is_refused() {
     let daemon = Daemon::start();
-    let request = "PUT /v1/classes/promo/override HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let request =
+        "PUT /v1/classes/promo/override HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     let (_, body) = daemon.raw(request.into()).await;
     assert_eq!(serde_json::from_str::<ApiError>(&body).expect("JSON").code, Code::BadJson);
 }

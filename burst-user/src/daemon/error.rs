@@ -1,7 +1,7 @@
 //! Why the daemon cannot start or go on.
 
 use crate::api::BindError;
-use crate::kernel::{Kind, KernelError};
+use crate::kernel::{KernelError, Kind};
 use crate::netlink;
 use crate::object::NoObject;
 use crate::policy::compile::CompileError;

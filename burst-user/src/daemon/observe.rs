@@ -44,8 +44,7 @@ impl Meter {
                 ids.iter().map(|&id| [maps.endpoint_counter(id, OUT), maps.endpoint_counter(id, IN)]).collect()
             })
             .collect();
-        let links =
-            publisher.link_ids().map(|id| [maps.link_counter(id, OUT), maps.link_counter(id, IN)]).collect();
+        let links = publisher.link_ids().map(|id| [maps.link_counter(id, OUT), maps.link_counter(id, IN)]).collect();
         self.history.push_back(Snapshot { at: now, classes: maps.class_counters(), endpoints, links });
         // The oldest that is kept is the youngest that is at least a window old.
         while self.history.get(1).is_some_and(|next| now.saturating_sub(next.at) >= WINDOW) {

@@ -67,7 +67,8 @@ impl<'a> Publisher<'a> {
                 (ids.classes[&class.name], endpoints.collect())
             })
             .collect();
-        let groups: Vec<_> = config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
+        let groups: Vec<_> =
+            config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
         let maps = &installation.maps;
         let table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
         let control = maps.control();
@@ -165,8 +166,12 @@ impl<'a> Publisher<'a> {
     /// Brings link and endpoint tables in line with the state of the links.
     pub(super) fn follow_links(&mut self, net: &NetState) {
         let maps = &self.installation.maps;
-        let up: Vec<u8> =
-            net.links.iter().filter(|link| link.up).map(|link| self.links.get(&link.name).copied().unwrap_or(0)).collect();
+        let up: Vec<u8> = net
+            .links
+            .iter()
+            .filter(|link| link.up)
+            .map(|link| self.links.get(&link.name).copied().unwrap_or(0))
+            .collect();
         for (link, state) in self.config.links.iter().zip(&net.links) {
             let (Some(&id), Some(next_hop), true) = (self.links.get(&link.name), state.next_hop_mac, state.up) else {
                 continue;
@@ -174,7 +179,7 @@ impl<'a> Publisher<'a> {
             let macs = LinkRow::macs(next_hop, state.device_mac);
             let row = LinkRow { macs, ifindex: state.ifindex, vlan: 0, mtu: state.mtu, pad: 0 };
             if maps.link(id) != row {
-                tracing::info!(link = link.name, next_hop = crate::api::mac(next_hop), "link up");
+                tracing::info!(link = link.name, next_hop = crate::api::types::mac(next_hop), "link up");
                 maps.set_link(id, &row);
             }
         }
@@ -213,7 +218,11 @@ impl<'a> Publisher<'a> {
             let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
             let mut candidates = vec![Candidate { id: LOCAL, key: key(""), weight: decided.local }];
             candidates.extend(
-                endpoints.iter().zip(names).zip(&decided.weights).map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight }),
+                endpoints.iter().zip(names).zip(&decided.weights).map(|((&id, name), &weight)| Candidate {
+                    id,
+                    key: key(&name),
+                    weight,
+                }),
             );
             let mut writes = Vec::new();
             for family in [4, 6] {

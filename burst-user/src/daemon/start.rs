@@ -61,7 +61,9 @@ fn forwards(config: &Config, device: &str) -> Result<(), Error> {
             };
             return Err(Error::Kernel(KernelError::new(
                 Kind::Device,
-                format!("net.{name}.conf.{device}.forwarding is 0: replies from the cloud could not be routed to clients"),
+                format!(
+                    "net.{name}.conf.{device}.forwarding is 0: replies from the cloud could not be routed to clients"
+                ),
                 format!("sysctl -w net.{name}.conf.{device}.forwarding=1"),
             )));
         }
@@ -71,12 +73,8 @@ fn forwards(config: &Config, device: &str) -> Result<(), Error> {
 
 /// Opens or makes the pinned state, brings policy, links and endpoints up to date, and attaches.
 pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'a>, Error> {
-    let plan = Plan {
-        object: object::get()?,
-        pin_dir: &config.edge.pin_dir,
-        mode: config.edge.xdp,
-        trace: config.edge.trace,
-    };
+    let plan =
+        Plan { object: object::get()?, pin_dir: &config.edge.pin_dir, mode: config.edge.xdp, trace: config.edge.trace };
     let seed = hash::seed(&config.edge.seed);
     let mut installation = kernel::install(&plan, seed)?;
     let names = Names::new(installation.maps.names()?);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::observe::Snapshot;
-use crate::api::{self, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
+use crate::api::types::{self as api, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
 use crate::config::model::{Burst, Class};
 use crate::netlink::NetState;
 
@@ -68,7 +68,8 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
     let (id, endpoints) = core.publisher.ids(index);
     let decided = &core.decision.classes[index];
     let opened = Opened::measure(core, index, usize::from(id));
-    let (mut slots, mut shares) = (Slots { total: burst.slots * 2, ..Slots::default() }, BTreeMap::<EndpointId, f64>::new());
+    let (mut slots, mut shares) =
+        (Slots { total: burst.slots * 2, ..Slots::default() }, BTreeMap::<EndpointId, f64>::new());
     for summary in core.publisher.summaries(index) {
         slots.transition += summary.moving as u32;
         slots.pins += summary.pinned as u32;
@@ -87,7 +88,10 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
                 name,
                 reachable: row.links != 0,
                 links: links(core, row.links),
-                share: Share { wanted: decided.weights.get(place).copied().unwrap_or(0.0), achieved: opened.share(&[place]) },
+                share: Share {
+                    wanted: decided.weights.get(place).copied().unwrap_or(0.0),
+                    achieved: opened.share(&[place]),
+                },
                 out: traffic(core, |snapshot| snapshot.endpoints[index][place][OUT]),
                 back: traffic(core, |snapshot| snapshot.endpoints[index][place][IN]),
             }
@@ -119,7 +123,11 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
             })
             .collect(),
         ordered: core.orders.get(&index).map(|order| order.view(now)),
-        decision: if decided.reason.is_empty() { format!("{}: nothing decided yet", class.name) } else { decided.reason.clone() },
+        decision: if decided.reason.is_empty() {
+            format!("{}: nothing decided yet", class.name)
+        } else {
+            decided.reason.clone()
+        },
         slots,
         pins: core.publisher.pins(index),
     }
