@@ -163,11 +163,10 @@ fn kill_inhabitants(inode: u64) {
     for entry in processes.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let inside = fs::metadata(entry.path().join("ns/net")).is_ok_and(|meta| meta.ino() == inode);
-        if inside && pid != own {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                // It may have ended by itself meanwhile; then there is nothing to do.
-                let _ = kill_process(pid, Signal::KILL);
-            }
+        let pid = i32::try_from(pid).ok().filter(|_| inside && pid != own).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself meanwhile; then there is nothing to do.
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }

@@ -33,8 +33,13 @@ pub fn veth(a: End<'_>, b: End<'_>, mtu: u16) -> Result<()> {
         mac_text(b.mac),
         b.namespace.name(),
     ))?;
+    // Offloads of both ends first: the kernel decides when an end comes up whether XDP may redirect out of it, by its
+    // peer's GRO at that moment, and GRO that is switched on while the peer is down is not noticed (drivers/net/veth.c,
+    // veth_open and veth_set_features; the redirect then fails, and shows as `rx_queue_0_drops` of `ethtool -S`).
     for end in [a, b] {
         end.namespace.exec("ethtool", &["-K", end.device, "tx", "off", "gro", "on"])?;
+    }
+    for end in [a, b] {
         end.namespace.ip(&format!("link set {} up", end.device))?;
     }
     Ok(())

@@ -202,7 +202,7 @@ fn failures_are_counted_by_their_kind() -> Result<()> {
     let swapped = Plan { service: PAYMENT.name.to_owned(), servers: vec![SHOP.at(Family::V4)], ..quick.clone() };
     assert_eq!(run(swapped)?, [Kind::Stranger], "the shop answers for payment");
     assert!(local.nginx.counts(SHOP.name)?.requests > 0);
-    topology.local.ip("-4 route replace blackhole default\n-6 route replace blackhole default")?;
+    topology.local.ip("route replace blackhole 0.0.0.0/0\nroute replace blackhole ::/0")?;
     assert_eq!(run(quick)?, [Kind::ConnectTimeout], "no answer comes back");
     Ok(())
 }

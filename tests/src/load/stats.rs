@@ -1,6 +1,7 @@
 //! What a load generator counts, in atomics that can be read while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::client::{Failure, Kind};
@@ -22,7 +23,7 @@ pub(super) struct Stats {
     requests: [AtomicU64; 2],
     failures: [AtomicU64; Kind::ALL.len()],
     latency: [AtomicU64; BUCKETS],
-    texts: std::sync::Mutex<Vec<String>>,
+    texts: Mutex<Vec<String>>,
 }
 
 impl Default for Stats {
@@ -35,7 +36,7 @@ impl Default for Stats {
             requests: Default::default(),
             failures: Default::default(),
             latency: std::array::from_fn(|_| AtomicU64::new(0)),
-            texts: std::sync::Mutex::default(),
+            texts: Mutex::default(),
         }
     }
 }
@@ -60,10 +61,9 @@ impl Stats {
 
     pub(super) fn failed(&self, failure: &Failure) {
         self.failures[failure.kind as usize].fetch_add(1, Ordering::Relaxed);
-        if let Ok(mut texts) = self.texts.lock() {
-            if texts.len() < TEXTS {
-                texts.push(failure.to_string());
-            }
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        if texts.len() < TEXTS {
+            texts.push(failure.to_string());
         }
     }
 
@@ -77,7 +77,7 @@ impl Stats {
             requests: self.requests.each_ref().map(read),
             failures: self.failures.each_ref().map(read),
             latency: Latency { buckets: self.latency.each_ref().map(read) },
-            texts: self.texts.lock().map(|texts| texts.clone()).unwrap_or_default(),
+            texts: self.texts.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
