@@ -21,16 +21,13 @@ const fn mix(seed: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The byte at a position.
-#[must_use]
-pub const fn byte(seed: u64, position: u64) -> u8 {
-    mix(seed, position / 8).to_le_bytes()[(position % 8) as usize]
-}
-
 /// The first `length` bytes.
 #[must_use]
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut all: Vec<u8> = (0..length.div_ceil(8) as u64).flat_map(|index| mix(seed, index).to_le_bytes()).collect();
+    let mut all = Vec::with_capacity(length + 8);
+    for index in 0..length.div_ceil(8) as u64 {
+        all.extend_from_slice(&mix(seed, index).to_le_bytes());
+    }
     all.truncate(length);
     all
 }
@@ -38,7 +35,20 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
 /// Position of the first byte of `part`, which starts at `offset`, that is not as it should be.
 #[must_use]
 pub fn mismatch(seed: u64, offset: u64, part: &[u8]) -> Option<u64> {
-    (offset..).zip(part).find(|(position, found)| byte(seed, *position) != **found).map(|(position, _)| position)
+    // Word by word, as the first may begin in its middle.
+    let mut position = offset;
+    let mut rest = part;
+    while !rest.is_empty() {
+        let expected = &mix(seed, position / 8).to_le_bytes()[(position % 8) as usize..];
+        let length = expected.len().min(rest.len());
+        if rest[..length] != expected[..length] {
+            let wrong = (0..length).find(|index| rest[*index] != expected[*index])?;
+            return Some(position + wrong as u64);
+        }
+        rest = &rest[length..];
+        position += length as u64;
+    }
+    None
 }
 
 #[cfg(test)]

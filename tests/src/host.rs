@@ -72,3 +72,24 @@ pub fn raise_open_files() -> Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum })
         .context("raising the limit of open files (`ulimit -n`)")
 }
+
+/// The `burst` binary: the file that `BURST_BINARY` names, else the one in the target directory that the running
+/// test was built into (same profile).
+///
+/// # Errors
+/// When it is not there; it says how to build it. It is not built here, so build it first (`cargo xtask` does).
+pub fn burst_binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("BURST_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let own = std::env::current_exe().context("the path of the running program")?;
+            // A binary is in the profile's directory itself, tests are in its `deps`, examples in its `examples`.
+            let profile = own.ancestors().skip(1).find(|path| !path.ends_with("deps") && !path.ends_with("examples"));
+            profile.context("the running program has no directory")?.join("burst")
+        }
+    };
+    if !path.is_file() {
+        bail!("no burst binary at {}: run `cargo build -p burst-user`, or set BURST_BINARY", path.display());
+    }
+    Ok(path)
+}

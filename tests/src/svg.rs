@@ -105,6 +105,7 @@ impl Timeline {
         chart
             .configure_mesh()
             .y_desc(&self.unit)
+            .x_label_formatter(&|second| format!("{second:.0}"))
             .label_style(("sans-serif", 13))
             .light_line_style(TRANSPARENT)
             .draw()?;
@@ -143,6 +144,7 @@ impl Timeline {
             .x_desc("seconds")
             .y_desc("local load")
             .y_labels(5)
+            .x_label_formatter(&|second| format!("{second:.0}"))
             .label_style(("sans-serif", 13))
             .light_line_style(TRANSPARENT)
             .draw()?;
@@ -155,7 +157,8 @@ impl Timeline {
             TARGET.stroke_width(2),
         ))?;
         let label = format!(" target {:.2}", self.target);
-        chart.draw_series([Text::new(label, (seconds.start, self.target), ("sans-serif", 13))])?;
+        let above = self.target + load * 0.14;
+        chart.draw_series([Text::new(label, (seconds.start, above), ("sans-serif", 13))])?;
         root.present()?;
         Ok(())
     }
