@@ -66,7 +66,11 @@ pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Diagnostics> {
     if !syntax.is_empty() {
         let error = |error: toml::de::Error| {
             let span = error.span().map_or(Span { start: 0, end: 0 }, Span::from);
-            Diagnostic::error(span, error.message()).help("the file is TOML 1.0: https://toml.io/en/v1.0.0")
+            let message = match text.get(span.start..span.end) {
+                Some(at) if !at.is_empty() && !at.contains('\n') => format!("{}: `{at}`", error.message()),
+                _ => error.message().to_owned(),
+            };
+            Diagnostic::error(span, message).help("the file is TOML, see https://toml.io")
         };
         return Err(refuse(syntax.into_iter().map(error).collect()));
     }

@@ -286,6 +286,9 @@ fn any_config() -> impl Strategy<Value = Config> {
 }
 
 proptest! {
+    // A case through maps fills 131,072 ports: a hundred take seconds without optimisation.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn inline_maps_and_a_plain_reading_agree(
         config in any_config(),

@@ -22,7 +22,11 @@ pub(super) fn string(value: &DeValue<'_>) -> Leaf<String> {
 /// A string that says something.
 pub(super) fn words(value: &DeValue<'_>) -> Leaf<String> {
     let text = string(value)?;
-    if text.trim().is_empty() { Err(Complaint::new("is empty", "write at least one letter")) } else { Ok(text) }
+    if text.trim().is_empty() {
+        Err(Complaint::new("the text is empty", "write at least one letter"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Letters in a name, at most: `class/tier/address` must fit [`burst_common::meta::NAME_LEN`].

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 pub struct Config {
     /// This host.
     pub edge: Edge,
-    /// Ways to the cloud, in the order of the file. Names are unique.
+    /// Ways to the cloud that this version can use, in the order of the file: at least one. Names are unique.
     pub links: Vec<Link>,
-    /// Classes, in the order of the file. Names are unique.
+    /// Classes, in the order of the file: at least one. Names are unique.
     pub classes: Vec<Class>,
 }
 
@@ -29,7 +29,7 @@ pub struct Edge {
     pub seed: String,
     /// `mode = "shadow"`: decide and count, shift nothing.
     pub shadow: bool,
-    /// Directory of the pins, on a bpffs of burst's own. Default `/run/burst/bpf`.
+    /// Directory of the pins, absolute, on a bpffs of burst's own. Default `/run/burst/bpf`.
     pub pin_dir: PathBuf,
     /// Directory of state that outlives a reboot. Default `/var/lib/burst`.
     pub state_dir: PathBuf,
@@ -109,7 +109,7 @@ pub struct Rule {
 /// What a burst class does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Burst {
-    /// What selects the slot.
+    /// What selects the slot. Default by flow; by client when a rule is of UDP.
     pub affinity: Affinity,
     /// A flow unseen for so long is over. Default 120 s; 1 s to 24 h.
     pub idle_timeout: Duration,
@@ -186,7 +186,7 @@ pub enum LoadKind {
         metric: String,
         /// Labels a sample must have, with these values.
         labels: Vec<(String, String)>,
-        /// How several samples become one value.
+        /// How several samples become one value. Default their sum.
         combine: Combine,
         /// The metric is a counter: its rate per second is the value.
         rate: bool,
@@ -226,7 +226,7 @@ pub struct Tier {
     pub endpoints: Vec<IpAddr>,
     /// (service port, endpoint port); unnamed ports are preserved. At most eight.
     pub ports: Vec<(u16, u16)>,
-    /// Names of its links, at least one.
+    /// Names of its links that this version can use: one to eight, each once.
     pub links: Vec<String>,
     /// New flows per second that the whole tier can take.
     pub capacity: f64,

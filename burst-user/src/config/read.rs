@@ -110,7 +110,8 @@ impl<'a> Table<'a> {
     }
 
     /// Reports a key that is missing; says whether it is there.
-    pub(super) fn demand(&self, key: &str, example: &str) -> bool {
+    pub(super) fn demand(&mut self, key: &'static str, example: &str) -> bool {
+        self.known.push(key);
         let there = self.table.contains_key(key);
         if !there {
             let message = format!("{} has no `{key}`", self.what);
@@ -160,7 +161,8 @@ impl<'a> Table<'a> {
         let value = self.value(key)?;
         let span = value.span().into();
         let DeValue::Array(elements) = value.get_ref() else {
-            sink.complain(span, key, wrong_type("an array of tables", value.get_ref()));
+            let Complaint { message, .. } = wrong_type("an array of tables", value.get_ref());
+            sink.complain(span, key, Complaint::new(message, "double the brackets of its header, as in [[link]]"));
             return None;
         };
         let mut tables = Vec::new();

@@ -86,7 +86,7 @@ pub fn rate(text: &str) -> Result<f64, Complaint> {
     let (number, unit) = split(text).ok_or_else(|| Complaint::new(format!("`{text}` is not a rate"), HELP))?;
     match factor(unit, &["flows/s", "flow/s"]) {
         Some(_) if number == 0.0 => {
-            Err(Complaint::new(format!("`{text}` is no capacity at all"), "write a rate above 0, or leave this out"))
+            Err(Complaint::new(format!("`{text}` is no capacity at all"), "write a rate above 0"))
         }
         Some(factor) => Ok(number * factor),
         None if factor(unit, &["bit", "bit/s", "bps"]).is_some() => Err(Complaint::new(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use burst_common::limits::MAX_RETURNS;
 
-use super::rules::{self, proto_name};
+use super::rules::{self, example_client, proto_name};
 use super::{tiers, usable};
 use crate::config::diagnostics::{Diagnostic, Span};
 use crate::config::model::{self, Config, Mode};
@@ -204,14 +204,24 @@ pub(super) fn check_returns(file: &File, config: &Config, sink: &Sink) {
 
 fn conflict(first: &Owner<'_>, second: &Owner<'_>, sink: &Sink) {
     let proto = proto_name(second.translation.proto);
-    let service = |owner: &Owner<'_>| {
-        let service = SocketAddr::new(owner.translation.service, owner.translation.service_port);
-        format!("{service} of class `{}`", owner.class.name)
-    };
+    let service = |owner: &Owner<'_>| SocketAddr::new(owner.translation.service, owner.translation.service_port);
+    let (one, other) = (service(first), service(second));
+    let (a, b) = (&first.class.name, &second.class.name);
     let endpoint = SocketAddr::new(second.translation.endpoint, second.translation.port);
-    let message =
-        format!("endpoint {proto} {endpoint} stands for two services: {} and {}", service(first), service(second));
-    let error = Diagnostic::error(second.place, message);
-    let error = if first.place == second.place { error } else { error.other(first.place, "stands for the first here") };
-    sink.push(error.help(format!("a reply {proto} {endpoint} -> 198.51.100.1:40000 could not be told apart: give each service its own endpoint address or port")));
+    let reply = format!("a reply {proto} {endpoint} -> {}", example_client(second.translation.endpoint));
+    let (message, help) = if one == other {
+        (
+            format!("endpoint {proto} {endpoint} stands for service {one} in two classes: `{a}` and `{b}`"),
+            format!("{reply} could not be told apart: give each class its own endpoint address or port"),
+        )
+    } else {
+        (
+            format!(
+                "endpoint {proto} {endpoint} stands for two services: {one} of class `{a}` and {other} of class `{b}`"
+            ),
+            format!("{reply} could not be told apart: give each service its own endpoint address or port"),
+        )
+    };
+    let error = Diagnostic::error(second.place, message).help(help);
+    sink.push(if first.place == second.place { error } else { error.other(first.place, "stands for the first here") });
 }

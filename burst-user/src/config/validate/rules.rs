@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use burst_common::flow::TCP;
 use burst_common::limits::MAX_PREFIXES;
@@ -81,12 +81,18 @@ struct Element {
 /// A packet of it, for messages.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let example: IpAddr =
-            if self.dst.addr().is_ipv4() { [198, 51, 100, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
-        let src = std::net::SocketAddr::new(self.src.map_or(example, |src| src.addr()), 40000);
-        let dst = std::net::SocketAddr::new(self.dst.addr(), self.ports.0);
+        let example = example_client(self.dst.addr());
+        let src = self.src.map_or(example, |src| SocketAddr::new(src.addr(), example.port()));
+        let dst = SocketAddr::new(self.dst.addr(), self.ports.0);
         write!(f, "{} {src} -> {dst}", proto_name(self.proto.unwrap_or(TCP)))
     }
+}
+
+/// A client of the family of `peer`, from documentation ranges (RFC 5737, RFC 3849).
+pub(super) fn example_client(peer: IpAddr) -> SocketAddr {
+    let address: IpAddr =
+        if peer.is_ipv4() { [198, 51, 100, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
+    SocketAddr::new(address, 40000)
 }
 
 /// `tcp` or `udp`.
@@ -94,20 +100,14 @@ pub(super) fn proto_name(proto: u8) -> &'static str {
     if proto == TCP { "tcp" } else { "udp" }
 }
 
-fn elements(rule: &Rule) -> Vec<Element> {
-    let mut elements = Vec::new();
-    let ports: Vec<_> =
-        if rule.ports.is_empty() { vec![(1, u16::MAX)] } else { rule.ports.iter().map(|at| at.value).collect() };
-    for dst in rule.dst.iter().map(|at| at.value) {
-        let sources: Vec<_> = match rule.src.is_empty() {
-            true => vec![None],
-            false => of_family(&rule.src, dst.addr().is_ipv4()).map(Some).collect(),
-        };
-        for src in sources {
-            elements.extend(ports.iter().map(|&ports| Element { dst, src, proto: rule.proto, ports }));
-        }
-    }
-    elements
+fn elements(rule: &Rule) -> impl Iterator<Item = Element> + '_ {
+    let all = rule.ports.is_empty().then_some((1, u16::MAX));
+    let ports = move || rule.ports.iter().map(|at| at.value).chain(all);
+    rule.dst.iter().map(|at| at.value).flat_map(move |dst| {
+        let any = rule.src.is_empty().then_some(None);
+        let sources = of_family(&rule.src, dst.addr().is_ipv4()).map(Some).chain(any);
+        sources.flat_map(move |src| ports().map(move |ports| Element { dst, src, proto: rule.proto, ports }))
+    })
 }
 
 /// A rule that may take packets from another, its prefixes and ports merged.
@@ -155,47 +155,33 @@ fn reached(file: &File, sink: &Sink) {
         let classes = file.classes.iter().filter(move |class| class.burst.is_none() == keep);
         classes.flat_map(|class| (0..class.rules.len()).map(|number| Cover::new(class, number)))
     };
-    let keep: Vec<_> = of(true).collect();
-    let mut earlier: Vec<Cover<'_>> = Vec::new();
+    // Keep rules, then burst rules in the order of the file: as the packet path numbers them.
+    let mut covers: Vec<Cover<'_>> = of(true).collect();
+    let keeps = covers.len();
     for cover in of(false) {
         let (class, rule) = (cover.class, cover.rule);
-        let elements = elements(rule);
-        let holder = |covers: &[Cover<'_>]| {
-            let holders: Option<Vec<usize>> =
-                elements.iter().map(|element| covers.iter().position(|cover| cover.holds(element))).collect();
-            holders.and_then(|holders| holders.first().copied())
-        };
-        let others: Vec<_> = earlier
-            .iter()
-            .filter(|other| other.class.name.value != class.name.value)
-            .map(|other| Cover::new(other.class, other.number))
-            .collect();
-        if let Some(holder) = holder(&keep).map(|n| &keep[n]) {
-            let message = format!(
-                "{} lies wholly inside {}, which is kept",
-                name(class, cover.number),
-                name(holder.class, holder.number)
-            );
-            let error = Diagnostic::error(rule.span, message).other(holder.rule.span, "kept");
-            sink.push(error.help(format!(
-                "a packet such as {} always stays local: take it out of one of the two rules",
-                elements[0]
-            )));
-        } else if let Some(holder) = holder(&others).map(|n| &others[n]) {
-            let message = format!(
-                "{} is never reached: {} stands before it",
-                name(class, cover.number),
-                name(holder.class, holder.number)
-            );
-            let error = Diagnostic::error(rule.span, message).other(holder.rule.span, "takes its packets");
-            sink.push(
-                error.help(format!(
-                    "a packet such as {} matches both: take it out of one of the two rules",
-                    elements[0]
-                )),
-            );
+        // The last cover that is needed and the one that takes the first element; `None`: a packet comes through.
+        let others = |n: usize| n < keeps || covers[n].class.name.value != class.name.value;
+        let holder = |element| (0..covers.len()).find(|&n| others(n) && covers[n].holds(&element));
+        let holders = elements(rule).map(holder).try_fold((0, None), |(last, first), holder| {
+            let holder = holder?;
+            Some((last.max(holder), first.or(Some(holder))))
+        });
+        if let (Some((last, Some(first))), Some(example)) = (holders, elements(rule).next()) {
+            let (this, holder) = (name(class, cover.number), &covers[if last < keeps { first } else { last }]);
+            let that = name(holder.class, holder.number);
+            let error = if last < keeps {
+                Diagnostic::error(rule.span, format!("{this} lies wholly inside {that}, which is kept"))
+                    .other(holder.rule.span, "kept")
+                    .help(format!("a packet such as {example} always stays local: take it out of one of the two rules"))
+            } else {
+                Diagnostic::error(rule.span, format!("{this} is never reached: {that} stands before it"))
+                    .other(holder.rule.span, "takes its packets")
+                    .help(format!("a packet such as {example} is taken before: take it out of one of the two rules"))
+            };
+            sink.push(error);
         }
-        earlier.push(cover);
+        covers.push(cover);
     }
 }
 
