@@ -31,7 +31,7 @@ enum Half {
     Root,
 }
 
-/// Sets up, builds, and runs the tests. The root tests find the burst binary under test in `BURST_BIN`.
+/// Sets up, builds, and runs the tests. The root tests find the burst binary under test in `BURST_BINARY`.
 ///
 /// # Errors
 /// [`crate::run::Needs`] without root; what did not build; a failed test; or that no test ran.
@@ -50,7 +50,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         let burst = binary(false)?;
         say("test: root");
         let root =
-            half(cargo("test").args(["--package", "burst-tests"]).args(&args.arguments).env("BURST_BIN", burst))?;
+            half(cargo("test").args(["--package", "burst-tests"]).args(&args.arguments).env("BURST_BINARY", burst))?;
         require_some(root, args, "root")?;
         passed += root;
     }
