@@ -52,3 +52,5 @@ pub mod servers;
 pub mod packet;
 pub mod sniffer;
 pub mod svg;
+
+pub mod demo;
