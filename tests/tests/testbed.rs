@@ -268,6 +268,15 @@ impl Traces {
     }
 }
 
+/// Whether a path exists; of a process, whether it is more than an entry that init has yet to reap.
+fn is_there(path: &str) -> bool {
+    match std::fs::read_to_string(format!("{path}/stat")) {
+        // proc_pid_stat(5): the state follows the name in parentheses.
+        Ok(stat) => !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
+        Err(_) => Path::new(path).exists(),
+    }
+}
+
 #[test]
 fn nothing_stays_behind_after_a_drop_or_a_panic() -> Result<()> {
     for panics in [false, true] {
@@ -349,7 +358,7 @@ fn an_interrupted_run_cleans_up_and_a_killed_ones_traces_are_swept_by_the_next()
         assert_eq!(traces.len(), 5 + 1 + 2, "five namespaces, a directory, nginx: {traces:?}");
         run.signal(signal)?;
         let status = run.wait(Duration::from_secs(10))?;
-        let left = || traces.iter().filter(|path| Path::new(path).exists()).count();
+        let left = || traces.iter().filter(|path| is_there(path)).count();
         if signal == Signal::KILL {
             let next = std::process::Command::new(std::env::current_exe()?)
                 .args(["--exact", "a_process_that_ends_too_soon_is_reported_with_its_log"])
