@@ -14,3 +14,6 @@ pub mod observe;
 pub mod slots;
 
 pub mod api;
+
+pub mod cli;
+pub mod exit;

@@ -120,7 +120,12 @@ impl Client {
         self.call(Method::DELETE, &override_path(class), None::<&()>).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, uri: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
         let exchange = self.exchange(method, uri, body);
         let late = |_| ClientError::Deadline { path: self.path.clone(), deadline: self.deadline };
         let (success, bytes) = tokio::time::timeout(self.deadline, exchange).await.map_err(late)??;
@@ -134,7 +139,12 @@ impl Client {
     }
 
     /// Whether the answer is a success, and its body.
-    async fn exchange(&self, method: Method, uri: &str, body: Option<&impl Serialize>) -> Result<(bool, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(bool, Bytes), ClientError> {
         let broken = |message: String| ClientError::Broken { path: self.path.clone(), message };
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;

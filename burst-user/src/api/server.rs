@@ -197,7 +197,8 @@ async fn ask(core: &Core, command: impl FnOnce(Reply) -> Command) -> Result<Json
         Ok(Some(answer)) => answer.map(Json),
         Ok(None) => Err(unavailable("the daemon is stopping", "try again when it runs")),
         Err(_) => {
-            let fix = "look at burst status before trying again: the order may have been taken; the daemon's log says why";
+            let fix =
+                "look at burst status before trying again: the order may have been taken; the daemon's log says why";
             Err(unavailable("the daemon did not answer in time", fix))
         }
     }

@@ -70,11 +70,17 @@ impl Socket {
         let turn = File::open(directory).map_err(failed("open the directory", directory))?;
         rustix::fs::flock(&turn, FlockOperation::LockExclusive).map_err(|e| failed("lock", directory)(e.into()))?;
         Self::clear(path)?;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-            .map_err(|e| failed("make the socket", path)(e.into()))?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(|e| failed("make the socket", path)(e.into()))?;
         // Linux gives the file the mode of the socket, less the umask (unix_bind_bsd in net/unix/af_unix.c): it never
         // exists with more permissions than these.
-        rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE)).map_err(|e| failed("set the mode of", path)(e.into()))?;
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE))
+            .map_err(|e| failed("set the mode of", path)(e.into()))?;
         let address = SocketAddrUnix::new(path).map_err(|e| failed("bind", path)(e.into()))?;
         rustix::net::bind(&socket, &address).map_err(|e| failed("bind", path)(e.into()))?;
         let mode = std::fs::Permissions::from_mode(MODE);
@@ -97,7 +103,9 @@ impl Socket {
         match UnixStream::connect(path) {
             // The kernel answers for a daemon that hangs, too: its backlog takes the connection, or is full (EAGAIN).
             Ok(_) => Err(BindError::Running { path: path.to_owned() }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::Running { path: path.to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(BindError::Running { path: path.to_owned() })
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(failed("remove the stale socket"))
             }
