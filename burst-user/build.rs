@@ -35,7 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("cargo::rustc-cfg=burst_no_object");
             println!("cargo::warning=burst is built without its BPF object and cannot be run: {error}");
         }
-        Err(error @ (bpf::Error::Io(..) | bpf::Error::Failed(_))) => println!("cargo::error={error}"),
+        Err(error @ (bpf::Error::BadToolchain(..) | bpf::Error::Io(..) | bpf::Error::Failed(_))) => {
+            println!("cargo::error={error}");
+        }
     }
     Ok(())
 }

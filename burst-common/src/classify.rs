@@ -80,7 +80,11 @@ pub fn lowest(policy: &Policy, rules: Rules) -> Option<Matched> {
     }
     let bit = rules & rules.wrapping_neg();
     let rule = log2(bit) & 63;
-    Some(Matched { rule, class: u32::from(constant(&policy.rule_class[rule as usize])) & 63, keep: bit & constant(&policy.keep) != 0 })
+    Some(Matched {
+        rule,
+        class: u32::from(constant(&policy.rule_class[rule as usize])) & 63,
+        keep: bit & constant(&policy.keep) != 0,
+    })
 }
 
 /// Number of the only bit that is set. The BPF instruction set counts no zeros; a table of 64 bytes indexed by a
@@ -122,7 +126,9 @@ mod tests {
             rules: 0b100,
         };
         let table = Table::<_, 16>::new(0b1, &[row]).unwrap();
-        for (addr, rules) in [("198.51.100.128", 0b101), ("198.51.100.191", 0b101), ("198.51.100.192", 1), ("198.51.100.127", 1)] {
+        for (addr, rules) in
+            [("198.51.100.128", 0b101), ("198.51.100.191", 0b101), ("198.51.100.192", 1), ("198.51.100.127", 1)]
+        {
             assert_eq!(prefixes4(&table, addr4(addr.parse().unwrap())), rules, "{addr}");
         }
         let row = Prefix6 {
@@ -131,7 +137,9 @@ mod tests {
             rules: 0b10,
         };
         let table = Table::<_, 16>::new(0, &[row]).unwrap();
-        for (addr, rules) in [("2001:db8:0:1::5", 2), ("2001:db8:0:1:7fff::", 2), ("2001:db8:0:1:8000::", 0), ("2001:db8:0:2::", 0)] {
+        for (addr, rules) in
+            [("2001:db8:0:1::5", 2), ("2001:db8:0:1:7fff::", 2), ("2001:db8:0:1:8000::", 0), ("2001:db8:0:2::", 0)]
+        {
             assert_eq!(prefixes6(&table, addr6(addr.parse().unwrap())), rules, "{addr}");
         }
     }

@@ -114,7 +114,14 @@ mod tests {
         spread((0..60_000u16).map(|p| flow(seed, &Flow { src_port: p.to_be(), ..base })));
         spread((0..60_000u32).map(|a| flow(seed, &Flow { src: a.to_be(), ..base })));
         spread((0..60_000u32).map(|a| client(seed, &Flow { src: a.to_be(), ..base })));
-        let six = Flow { src: addr6("2001:db8::7".parse().unwrap()), dst: addr6("2001:db8::20".parse().unwrap()), src_port: 1, dst_port: 2, proto: TCP, flags: 0 };
+        let six = Flow {
+            src: addr6("2001:db8::7".parse().unwrap()),
+            dst: addr6("2001:db8::20".parse().unwrap()),
+            src_port: 1,
+            dst_port: 2,
+            proto: TCP,
+            flags: 0,
+        };
         spread((0..60_000u64).map(|a| flow(seed, &Flow { src: [six.src[0], a.to_be()], ..six })));
         spread((0..60_000u64).map(|a| client(seed, &Flow { src: [a.to_be(), 0], ..six })));
     }
@@ -123,7 +130,14 @@ mod tests {
     fn the_hash_is_part_of_the_abi() {
         // Edge hosts of different versions must agree: these values never change.
         assert_eq!(seed("one-string-for-all-edges"), SEED);
-        let four = Flow { src: addr4("198.51.100.7".parse().unwrap()), dst: addr4("203.0.113.20".parse().unwrap()), src_port: 40000u16.to_be(), dst_port: 443u16.to_be(), proto: TCP, flags: 0 };
+        let four = Flow {
+            src: addr4("198.51.100.7".parse().unwrap()),
+            dst: addr4("203.0.113.20".parse().unwrap()),
+            src_port: 40000u16.to_be(),
+            dst_port: 443u16.to_be(),
+            proto: TCP,
+            flags: 0,
+        };
         assert_eq!(flow(SEED, &four), FLOW4);
         assert_eq!(client(SEED, &four), CLIENT4);
     }

@@ -82,8 +82,22 @@ mod tests {
 
     #[test]
     fn a_key_hashes_as_its_flow_does() {
-        let four = Flow { src: addr4("198.51.100.7".parse().unwrap()), dst: addr4("203.0.113.20".parse().unwrap()), src_port: 1, dst_port: 2, proto: TCP, flags: 16 };
-        let six = Flow { src: addr6("2001:db8::7".parse().unwrap()), dst: addr6("2001:db8::20".parse().unwrap()), src_port: 1, dst_port: 2, proto: TCP, flags: 16 };
+        let four = Flow {
+            src: addr4("198.51.100.7".parse().unwrap()),
+            dst: addr4("203.0.113.20".parse().unwrap()),
+            src_port: 1,
+            dst_port: 2,
+            proto: TCP,
+            flags: 16,
+        };
+        let six = Flow {
+            src: addr6("2001:db8::7".parse().unwrap()),
+            dst: addr6("2001:db8::20".parse().unwrap()),
+            src_port: 1,
+            dst_port: 2,
+            proto: TCP,
+            flags: 16,
+        };
         assert_eq!(PinKey::new(&four).hash(9, false), crate::hash::flow(9, &four));
         assert_eq!(PinKey::new(&four).hash(9, true), crate::hash::client(9, &four));
         assert_eq!(PinKey::new(&six).hash(9, false), crate::hash::flow(9, &six));

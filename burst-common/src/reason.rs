@@ -161,7 +161,9 @@ mod tests {
         let names: HashSet<_> = Reason::ALL.iter().map(|r| r.text()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
         assert!(Reason::ALL.is_sorted_by_key(|r| r.number()));
-        assert!(Note::ALL.iter().all(|n| n.number() < MAX_REASONS && Reason::ALL.iter().all(|r| r.number() != n.number())));
+        assert!(
+            Note::ALL.iter().all(|n| n.number() < MAX_REASONS && Reason::ALL.iter().all(|r| r.number() != n.number()))
+        );
     }
 
     #[test]

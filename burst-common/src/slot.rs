@@ -134,7 +134,11 @@ mod tests {
         let slot = slot.flip(9);
         assert_eq!((slot.current(), slot.previous(), slot.state()), (9, LOCAL, State::Transition));
         let back = slot.flip(LOCAL);
-        assert_eq!((back.current(), back.previous(), back.state()), (LOCAL, LOCAL, State::Transition), "pins to 7 and 9 live on");
+        assert_eq!(
+            (back.current(), back.previous(), back.state()),
+            (LOCAL, LOCAL, State::Transition),
+            "pins to 7 and 9 live on"
+        );
         let slot = slot.settle(true).flip(3);
         assert_eq!((slot.current(), slot.previous(), slot.state()), (3, 9, State::Transition));
     }
@@ -155,7 +159,10 @@ mod tests {
     #[test]
     fn fields_do_not_touch() {
         let slot = Slot::new(0xffff, 0, State::Pins, 0xff_ffff);
-        assert_eq!((slot.current(), slot.previous(), slot.state(), slot.generation()), (0xffff, 0, State::Pins, 0xff_ffff));
+        assert_eq!(
+            (slot.current(), slot.previous(), slot.state(), slot.generation()),
+            (0xffff, 0, State::Pins, 0xff_ffff)
+        );
         assert_eq!(Slot::new(1, 2, State::Stable, 0x1ff_ffff).generation(), 0xff_ffff);
         assert_eq!(Slot::from_word(0), Slot::stable(LOCAL));
         assert_eq!(Slot::from_word(0x77 << 32).state(), State::Pins);

@@ -18,7 +18,11 @@ impl Family for Addr4 {
     #[inline(always)]
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst4;
-        if constant(&policy.large) == 0 { classify::prefixes4(table, self) } else { table.any() | maps::destination4(self) }
+        if constant(&policy.large) == 0 {
+            classify::prefixes4(table, self)
+        } else {
+            table.any() | maps::destination4(self)
+        }
     }
     #[inline(always)]
     fn source(self, policy: &Policy) -> Rules {
@@ -31,7 +35,11 @@ impl Family for Addr6 {
     #[inline(always)]
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst6;
-        if constant(&policy.large) == 0 { classify::prefixes6(table, self) } else { table.any() | maps::destination6(self) }
+        if constant(&policy.large) == 0 {
+            classify::prefixes6(table, self)
+        } else {
+            table.any() | maps::destination6(self)
+        }
     }
     #[inline(always)]
     fn source(self, policy: &Policy) -> Rules {

@@ -93,14 +93,26 @@ mod program {
             info!(
                 ctx,
                 "class {} {:i}:{} > {:i}:{} endpoint {} reason {}",
-                account.class, src, u16::from_be(flow.src_port), dst, u16::from_be(flow.dst_port), account.endpoint, reason.number() as u32
+                account.class,
+                src,
+                u16::from_be(flow.src_port),
+                dst,
+                u16::from_be(flow.dst_port),
+                account.endpoint,
+                reason.number() as u32
             );
         } else {
             let (src, dst): ([u8; 16], [u8; 16]) = (octets(flow.src.wide()), octets(flow.dst.wide()));
             info!(
                 ctx,
                 "class {} [{:i}]:{} > [{:i}]:{} endpoint {} reason {}",
-                account.class, src, u16::from_be(flow.src_port), dst, u16::from_be(flow.dst_port), account.endpoint, reason.number() as u32
+                account.class,
+                src,
+                u16::from_be(flow.src_port),
+                dst,
+                u16::from_be(flow.dst_port),
+                account.endpoint,
+                reason.number() as u32
             );
         }
     }

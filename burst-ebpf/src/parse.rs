@@ -77,7 +77,15 @@ fn ipv4(packet: &Packet) -> Result<Frame<Addr4>, Reason> {
     // SAFETY: `at` checked all twenty bytes; ten half words, twenty bytes.
     let (version, ip_len, fragment, ttl, proto, src, dst) = unsafe {
         let bytes = header.cast::<u8>();
-        (*bytes, u32::from(u16::from_be(*half.add(1))), *half.add(3), *bytes.add(8), *bytes.add(9), (*header)[3], (*header)[4])
+        (
+            *bytes,
+            u32::from(u16::from_be(*half.add(1))),
+            *half.add(3),
+            *bytes.add(8),
+            *bytes.add(9),
+            (*header)[3],
+            (*header)[4],
+        )
     };
     if version != 0x45 {
         return Err(if version >> 4 == 4 && version & 15 > 5 { Reason::Options } else { Reason::BadLength });
@@ -86,7 +94,8 @@ fn ipv4(packet: &Packet) -> Result<Frame<Addr4>, Reason> {
         return Err(Reason::Fragment);
     }
     let transport = transport(packet, ETH + IP4, proto, ip_len, IP4)?;
-    let flow = Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
+    let flow =
+        Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
     Ok(Frame { flow, ttl, ip_len, bytes: ip_len + ETH as u32 })
 }
 
@@ -110,7 +119,8 @@ fn ipv6(packet: &Packet) -> Result<Frame<Addr6>, Reason> {
     }
     let ip_len = u32::from(payload) + IP6 as u32;
     let transport = transport(packet, ETH + IP6, proto, ip_len, IP6)?;
-    let flow = Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
+    let flow =
+        Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
     Ok(Frame { flow, ttl, ip_len, bytes: ip_len + ETH as u32 })
 }
 

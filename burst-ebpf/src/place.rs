@@ -26,7 +26,8 @@ pub struct Placed {
 #[inline(always)]
 pub fn place<A: Family>(policy: &Policy, id: u32, class: &Class, flow: &Flow<A>) -> Result<Placed, Reason> {
     let hash = hash::flow(constant(&policy.seed), flow);
-    let selector = if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
+    let selector =
+        if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
     let base = if A::FAMILY == 4 { constant(&class.base4) } else { constant(&class.base6) };
     let slot = maps::slot(base + hash::slot(selector, constant(&class.mask))).ok_or(Reason::Unready)?;
     let endpoint = match by_slot(slot, flow.opens()) {

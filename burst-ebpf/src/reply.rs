@@ -2,7 +2,8 @@
 //! client. Never shifted again.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use aya_ebpf::programs::XdpContext;
@@ -34,26 +35,32 @@ pub fn reply<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, acc
 }
 
 #[inline(always)]
-fn send_home<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, account: &mut Account) -> Result<Reason, Reason> {
+fn send_home<A: Family>(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frame: &Frame<A>,
+    account: &mut Account,
+) -> Result<Reason, Reason> {
     let policy = maps::policy();
     let flow = &frame.flow;
-    let (changed, endpoint) = match find(&ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: flow.proto }) {
-        Some(row) => {
-            account.class = u32::from(row.class);
-            (rewrite::homeward(flow, A::narrow(row.service), row.service_port), row.endpoint)
-        }
-        None => {
-            // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
-            let matched = classify(policy, &flow.reversed()).ok_or(Reason::NotReturn)?;
-            let flags = constant(&policy.classes[matched.class as usize].flags);
-            if matched.keep || flags & NEXTHOP == 0 {
-                return Err(Reason::NotReturn);
+    let (changed, endpoint) =
+        match find(&ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: flow.proto }) {
+            Some(row) => {
+                account.class = u32::from(row.class);
+                (rewrite::homeward(flow, A::narrow(row.service), row.service_port), row.endpoint)
             }
-            account.class = matched.class;
-            // Its own address again: one way through the rest, and the same bytes.
-            (rewrite::homeward(flow, flow.src, flow.src_port), LOCAL)
-        }
-    };
+            None => {
+                // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
+                let matched = classify(policy, &flow.reversed()).ok_or(Reason::NotReturn)?;
+                let flags = constant(&policy.classes[matched.class as usize].flags);
+                if matched.keep || flags & NEXTHOP == 0 {
+                    return Err(Reason::NotReturn);
+                }
+                account.class = matched.class;
+                // Its own address again: one way through the rest, and the same bytes.
+                (rewrite::homeward(flow, flow.src, flow.src_port), LOCAL)
+            }
+        };
     // SAFETY: all-zero is a valid value of this plain C structure.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     let reason = route(ctx, frame, &changed, &mut fib);
@@ -79,7 +86,12 @@ fn send_home<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, acc
 
 /// Rewrites the source only, and leaves the rest of the way to the kernel.
 #[inline(always)]
-fn kernel<A: Family>(packet: &Packet, frame: &Frame<A>, changed: &Changed<A>, reason: Reason) -> Result<Reason, Reason> {
+fn kernel<A: Family>(
+    packet: &Packet,
+    frame: &Frame<A>,
+    changed: &Changed<A>,
+    reason: Reason,
+) -> Result<Reason, Reason> {
     apply::rename(packet, frame, changed).ok_or(Reason::Truncated)?;
     Err(reason)
 }
@@ -103,7 +115,12 @@ fn find(key: &ReturnKey) -> Option<&'static Return> {
 
 /// Asks the routing table for the way to the client.
 #[inline(always)]
-fn route<A: Family>(ctx: &XdpContext, frame: &Frame<A>, changed: &Changed<A>, fib: &mut FibLookup) -> Result<(), Reason> {
+fn route<A: Family>(
+    ctx: &XdpContext,
+    frame: &Frame<A>,
+    changed: &Changed<A>,
+    fib: &mut FibLookup,
+) -> Result<(), Reason> {
     let flow = &frame.flow;
     fib.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
     fib.l4_protocol = flow.proto;

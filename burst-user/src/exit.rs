@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::api::{BindError, ClientError};
+use crate::daemon;
 use crate::kernel::{KernelError, Kind};
 
 /// How the command ended. Numbers are never given another meaning.
@@ -118,8 +119,9 @@ impl From<anyhow::Error> for Failure {
             let client = || cause.downcast_ref().map(of_client);
             let bind = || cause.downcast_ref().map(of_bind);
             let netlink = || cause.downcast_ref().map(of_netlink);
+            let daemon = || cause.downcast_ref().map(of_daemon);
             let config = || cause.downcast_ref::<crate::config::ConfigError>().map(|_| Exit::Config);
-            kernel.or_else(client).or_else(bind).or_else(netlink).or_else(config)
+            kernel.or_else(client).or_else(bind).or_else(netlink).or_else(daemon).or_else(config)
         };
         Self { exit: error.chain().find_map(code).unwrap_or(Exit::Internal), error }
     }
@@ -134,7 +136,7 @@ macro_rules! failure_from {
         })+
     };
 }
-failure_from!(KernelError, ClientError, BindError, crate::netlink::Error, crate::config::ConfigError);
+failure_from!(KernelError, ClientError, BindError, crate::netlink::Error, crate::config::ConfigError, daemon::Error);
 
 const fn of_kind(kind: Kind) -> Exit {
     match kind {
@@ -143,6 +145,14 @@ const fn of_kind(kind: Kind) -> Exit {
         Kind::Device => Exit::Device,
         Kind::State => Exit::State,
         Kind::Other => Exit::Internal,
+    }
+}
+
+fn of_daemon(error: &daemon::Error) -> Exit {
+    match error {
+        daemon::Error::Bind(error) => of_bind(error),
+        daemon::Error::Netlink(error) => of_netlink(error),
+        error => error.kind().map_or(Exit::Internal, of_kind),
     }
 }
 
@@ -194,6 +204,7 @@ mod tests {
     fn a_failure_finds_its_code_under_its_context() {
         let path = || "/run/burst/burst.sock".into();
         let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
+        let kernel = |kind| KernelError { kind, message: String::new(), fix: String::new() };
         let api = |code| ClientError::Api(crate::api::ApiError::new(code, "", ""));
         for (error, exit) in [
             (ClientError::NoSocket { path: path() }.into(), Exit::NotRunning),
@@ -203,7 +214,11 @@ mod tests {
             (BindError::Running { path: path() }.into(), Exit::AlreadyRunning),
             (BindError::Io { what: "bind", path: path(), source: denied() }.into(), Exit::Permission),
             (crate::netlink::Error::NoDevice { name: "eth9".into() }.into(), Exit::Device),
-            (KernelError { kind: Kind::State, message: String::new(), fix: String::new() }.into(), Exit::State),
+            (kernel(Kind::State).into(), Exit::State),
+            (daemon::Error::Bind(BindError::Running { path: path() }).into(), Exit::AlreadyRunning),
+            (daemon::Error::Netlink(crate::netlink::Error::NoDevice { name: "eth9".into() }).into(), Exit::Device),
+            (daemon::Error::Kernel(kernel(Kind::Device)).into(), Exit::Device),
+            (daemon::Error::NetlinkEnded.into(), Exit::Internal),
             (anyhow::anyhow!("nobody knows"), Exit::Internal),
         ] {
             let error: anyhow::Error = error;

@@ -15,7 +15,7 @@ mod pins;
 mod sys;
 
 pub use attach::{Attached, Attachment};
-pub use error::{Kind, KernelError};
+pub use error::{KernelError, Kind};
 pub use install::{Device, Installation, Plan, detach, install};
 pub use load::{Instance, load};
 pub use mapped::Mapped;

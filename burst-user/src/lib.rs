@@ -7,13 +7,14 @@ pub mod policy;
 
 pub mod netlink;
 pub mod object;
-
 pub mod kernel;
+
 pub mod decide;
 pub mod observe;
 pub mod slots;
 
 pub mod api;
+pub mod daemon;
 
 pub mod cli;
 pub mod exit;

@@ -29,6 +29,8 @@ const DEBIAN: &str = "/usr";
 pub(crate) enum Error {
     /// No toolchain can build `core` for BPF: each one looked at, and what it lacks.
     NoToolchain(Vec<(PathBuf, String)>),
+    /// The toolchain named by [`TOOLCHAIN_VAR`] cannot: its prefix, and what it lacks.
+    BadToolchain(PathBuf, String),
     /// bpf-linker is not where `setup` puts it.
     NoLinker(PathBuf),
     /// A file could not be read or written: what was tried, and the cause.
@@ -51,6 +53,9 @@ impl fmt::Display for Error {
                      Debian `apt-get install rustc-web cargo-web rust-web-src`, or name a toolchain's prefix in \
                      {TOOLCHAIN_VAR}, or a finished object in {OBJECT_VAR}"
                 )
+            }
+            Self::BadToolchain(sysroot, lacks) => {
+                write!(f, "{TOOLCHAIN_VAR} names {}, which {lacks}: name another prefix, or none", sysroot.display())
             }
             Self::NoLinker(path) => write!(f, "{} is missing: run `cargo xtask setup`", path.display()),
             Self::Io(what, cause) => write!(f, "{what}: {cause}"),
@@ -75,14 +80,14 @@ pub(crate) struct Toolchain {
 /// The first usable toolchain: the one named by [`TOOLCHAIN_VAR`], else rustup's nightly, else Debian's.
 ///
 /// # Errors
-/// [`Error::NoToolchain`], with what each one lacks.
+/// [`Error::BadToolchain`] or [`Error::NoToolchain`], with what each one lacks.
 pub(crate) fn toolchain() -> Result<Toolchain, Error> {
-    let candidates = match env::var_os(TOOLCHAIN_VAR) {
-        Some(named) => vec![PathBuf::from(named)],
-        None => rustup_nightlies().into_iter().chain([PathBuf::from(DEBIAN)]).collect(),
-    };
+    if let Some(named) = env::var_os(TOOLCHAIN_VAR) {
+        let sysroot = PathBuf::from(named);
+        return inspect(&sysroot).map_err(|lacks| Error::BadToolchain(sysroot, lacks));
+    }
     let mut tried = Vec::new();
-    for sysroot in candidates {
+    for sysroot in rustup_nightlies().into_iter().chain([PathBuf::from(DEBIAN)]) {
         match inspect(&sysroot) {
             Ok(toolchain) => return Ok(toolchain),
             Err(lacks) => tried.push((sysroot, lacks)),
@@ -209,8 +214,6 @@ pub(crate) fn command(root: &Path, toolchain: &Toolchain, program: &str, subcomm
         .env("CARGO", bin.join("cargo"))
         .env("RUSTC", bin.join("rustc"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        // Empty, not absent: this also overrides a wrapper in the user's cargo configuration.
-        .env("RUSTC_WRAPPER", "")
         // `-Z build-std` on a toolchain that is not a nightly.
         .env("RUSTC_BOOTSTRAP", "1");
     command

@@ -23,6 +23,7 @@ else
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq -o DPkg::Lock::Timeout=300 update
-# A configuration file that is there already is kept without asking.
+# Nothing is removed to make room (rustc-web conflicts with rustc, for one), and a configuration file that is there
+# already is kept without asking.
 apt-get -qq -o DPkg::Lock::Timeout=300 -o DPkg::Options::=--force-confdef -o DPkg::Options::=--force-confold \
-    install --yes --no-install-recommends "$@" >/dev/null
+    install --yes --no-remove --no-install-recommends "$@" >/dev/null

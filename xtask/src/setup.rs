@@ -59,7 +59,8 @@ pub(crate) fn setup(purpose: For) -> Result<()> {
 
     let (toolchain, mut changed) = match bpf::toolchain() {
         Ok(toolchain) => (toolchain, false),
-        Err(lack) => (install_toolchain(&lack)?, true),
+        Err(lack @ bpf::Error::NoToolchain(_)) => (install_toolchain(&lack)?, true),
+        Err(other) => return Err(other.into()),
     };
     changed |= install_linker()?;
     bpf::link_llvm(root(), &toolchain)?;
@@ -79,22 +80,33 @@ pub(crate) fn setup(purpose: For) -> Result<()> {
     Ok(())
 }
 
-/// Gets a toolchain that can build `core` for BPF: Debian's packages on Debian, rustup's nightly elsewhere.
+/// Gets a toolchain that can build `core` for BPF: Debian's packages on Debian, else rustup's nightly.
 fn install_toolchain(lack: &bpf::Error) -> Result<Toolchain> {
-    say(format_args!("setup: {lack}"));
     if packages::can_install() {
-        packages::install_names(DEBIAN_RUST)?;
-    } else if is_installed("rustup") {
-        say("setup: installing rustup's nightly with rust-src");
-        // Bounded: a download without a network may hang.
-        run(Command::new("timeout")
-            .args(["--kill-after=5", "600", "rustup", "toolchain", "install", "nightly", "--profile", "minimal"])
-            .args(["--component", "rust-src", "--component", "clippy", "--no-self-update"])
-            .stdin(Stdio::null()))?;
-    } else {
-        bail!(Needs(format!("{lack}")));
+        match packages::install_names(DEBIAN_RUST) {
+            Err(error) if is_installed("rustup") => say(format_args!("setup: {error:#}; trying rustup")),
+            outcome => {
+                outcome?;
+                return bpf::toolchain().context("installed, but still not usable");
+            }
+        }
+    }
+    if !is_installed("rustup") {
+        bail!(Needs(lack.to_string()));
+    }
+    say("setup: installing the sources of core and clippy for rustup's nightly");
+    if run(&mut rustup(&["component", "add", "--toolchain", "nightly", "rust-src", "clippy"])).is_err() {
+        let install = ["toolchain", "install", "nightly", "--no-self-update", "--profile", "minimal"];
+        run(rustup(&install).args(["--component", "rust-src", "--component", "clippy"]))?;
     }
     bpf::toolchain().context("installed, but still not usable")
+}
+
+/// A rustup command, bounded: a download without a network may hang.
+fn rustup(arguments: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "600", "rustup"]).args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// Builds bpf-linker under `target/tools` unless the right version is there; whether it did.

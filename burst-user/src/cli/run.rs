@@ -7,10 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::api::{Client, ClientError};
-use crate::config::{self, model::Config};
 use crate::exit::{Exit, Failure};
-use crate::kernel;
-use crate::netlink::Netlink;
+use crate::{config, daemon};
 
 /// Where pins are unless the configuration says otherwise.
 const PIN_DIR: &str = "/run/burst/bpf";
@@ -34,16 +32,16 @@ pub struct DetachArgs {
     pub pin_dir: Option<PathBuf>,
 }
 
-/// Reads the configuration and runs the daemon with it.
+/// Reads the configuration and runs the daemon with it until it is told to stop.
 ///
 /// # Errors
 /// When the configuration is refused, or the daemon fails.
-pub fn run(args: &RunArgs, daemon: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {
+pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     let loaded = config::load(&args.config)?;
     for problem in loaded.warnings.problems() {
         tracing::warn!(file = %problem.file, line = problem.line, help = problem.help, "{}", problem.message);
     }
-    daemon(loaded.config)
+    Ok(daemon::run(&loaded.config).await?)
 }
 
 /// Removes programs, links, maps and pins, and gives back the neighbours, of this network namespace.
@@ -60,22 +58,14 @@ pub async fn detach(args: &DetachArgs, socket: &Path, json: bool) -> Result<(), 
         (None, None) => (PathBuf::from(PIN_DIR), socket.to_owned()),
     };
     not_running(&socket).await?;
-    let removed = kernel::detach(&pin_dir)?;
-    let neighbours = Netlink::open()?.release_neighbours().await?;
+    let detached = daemon::detach(&pin_dir).await?;
     if json {
-        return super::print_json(&json!({ "pin_dir": pin_dir, "removed": removed, "neighbours": neighbours }));
+        return super::print_json(&json!({ "pin_dir": pin_dir, "detached": detached }));
     }
-    let mut text = String::new();
-    if removed.is_empty() && neighbours == 0 {
-        text = format!("nothing of burst's is on this host (looked in {})\n", pin_dir.display());
+    if detached.is_empty() {
+        return super::print(&format!("burst was not attached here (its pins would be in {})\n", pin_dir.display()));
     }
-    for what in &removed {
-        text += &format!("removed {what}\n");
-    }
-    if neighbours > 0 {
-        text += &format!("gave back {neighbours} neighbour entries\n");
-    }
-    super::print(&text)
+    super::print(&detached.iter().map(|device| format!("detached from {device}\n")).collect::<String>())
 }
 
 /// Makes sure that no daemon answers.

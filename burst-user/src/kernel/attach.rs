@@ -49,7 +49,11 @@ pub(super) fn attach(
     if let Some(link) = adopt(&pin, ifindex)? {
         let program = instance.program();
         let link = XdpLink::try_from(link).map_err(|error| {
-            KernelError::new(Kind::State, format!("{} is no XDP link: {error}", pin.display()), "choose another `pin_dir`")
+            KernelError::new(
+                Kind::State,
+                format!("{} is no XDP link: {error}", pin.display()),
+                "choose another `pin_dir`",
+            )
         })?;
         let id = program.attach_to_link(link).map_err(|error| refused(device, mode, &error))?;
         // The pin keeps the link; what aya holds of it must not detach anything when it is dropped.

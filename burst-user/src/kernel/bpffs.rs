@@ -72,12 +72,13 @@ pub(super) fn remove(pin_dir: &Path) -> std::io::Result<()> {
         }
     }
     let empty = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_none());
-    let own_mount = fs::metadata(pin_dir).ok().zip(pin_dir.parent().and_then(|parent| fs::metadata(parent).ok())).is_some_and(
-        |(dir, parent)| {
+    let own_mount = fs::metadata(pin_dir)
+        .ok()
+        .zip(pin_dir.parent().and_then(|parent| fs::metadata(parent).ok()))
+        .is_some_and(|(dir, parent)| {
             use std::os::unix::fs::MetadataExt;
             dir.dev() != parent.dev()
-        },
-    );
+        });
     if empty && is_bpffs(pin_dir) && own_mount {
         unmount(pin_dir, UnmountFlags::empty())?;
         fs::remove_dir(pin_dir)?;

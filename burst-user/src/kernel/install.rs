@@ -13,7 +13,7 @@ use super::layout;
 use super::load::{Instance, load};
 use super::maps::Maps;
 use crate::config::model::XdpMode;
-use crate::policy::Large;
+use crate::policy::dimensions::Large;
 
 /// A device to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,10 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             return Err(KernelError::new(
                 Kind::State,
                 "`edge.seed` differs from the one the running flows were placed by: every flow would move",
-                format!("restore the former seed, or drain and `burst detach --pin-dir {}` first", plan.pin_dir.display()),
+                format!(
+                    "restore the former seed, or drain and `burst detach --pin-dir {}` first",
+                    plan.pin_dir.display()
+                ),
             ));
         }
         Some(_) => true,
@@ -100,7 +103,8 @@ impl Installation {
         let mut loaded = Vec::new();
         for device in devices {
             let mut policy = *policy;
-            policy.role = if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
+            policy.role =
+                if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
             policy.link = match device.links[..] {
                 [only] => u32::from(only),
                 _ => 0,

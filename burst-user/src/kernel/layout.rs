@@ -77,7 +77,10 @@ pub(super) fn check(object: &[u8], dir: &Path, cpus: usize) -> Result<(), Kernel
         if found != wanted {
             return Err(KernelError::new(
                 Kind::State,
-                format!("the pinned map {} has another layout: {found:?}, this version needs {wanted:?}", path.display()),
+                format!(
+                    "the pinned map {} has another layout: {found:?}, this version needs {wanted:?}",
+                    path.display()
+                ),
                 format!(
                     "it was made by another version of burst or on other hardware: run that version, or `burst detach \
                      --pin-dir {}` and start anew (placed flows are lost)",

@@ -11,7 +11,7 @@ use burst_common::policy::Policy;
 use super::error::{KernelError, Kind};
 use super::layout::{self, SHARED};
 use super::sys;
-use crate::policy::Large;
+use crate::policy::dimensions::Large;
 
 /// A loaded program with its maps; not attached.
 pub struct Instance {
@@ -24,10 +24,7 @@ impl Instance {
     /// # Panics
     /// Never: `load` has checked that it is there.
     pub fn program(&mut self) -> &mut Xdp {
-        self.ebpf
-            .program_mut("burst")
-            .and_then(|program| program.try_into().ok())
-            .expect("`load` found the program")
+        self.ebpf.program_mut("burst").and_then(|program| program.try_into().ok()).expect("`load` found the program")
     }
 
     /// The object, for its log map.
@@ -69,7 +66,9 @@ pub fn load(
     freeze(&mut ebpf)?;
     let program: &mut Xdp = ebpf
         .program_mut("burst")
-        .ok_or_else(|| KernelError::new(Kind::Other, "the built-in BPF object has no program `burst`", "rebuild burst"))?
+        .ok_or_else(|| {
+            KernelError::new(Kind::Other, "the built-in BPF object has no program `burst`", "rebuild burst")
+        })?
         .try_into()
         .map_err(|error: ProgramError| refused("the program `burst`", &error))?;
     program.load().map_err(|error| refused("loading the XDP program", &error))?;
@@ -145,6 +144,10 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> KernelError
             message,
             "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
         ),
-        _ => KernelError::new(Kind::Unsupported, message, "burst needs Linux 6.1 or newer with BTF (CONFIG_DEBUG_INFO_BTF)"),
+        _ => KernelError::new(
+            Kind::Unsupported,
+            message,
+            "burst needs Linux 6.1 or newer with BTF (CONFIG_DEBUG_INFO_BTF)",
+        ),
     }
 }

@@ -38,9 +38,8 @@ impl<T: Pod> Mapped<T> {
     pub fn new(fd: impl AsFd, rows: usize) -> io::Result<Self> {
         let bytes = rows * size_of::<T>();
         // SAFETY: a fresh shared mapping at an address of the kernel's choice touches no memory of ours.
-        let base = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)?
-        };
+        let base =
+            unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)? };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, bytes, rows, rest: PhantomData })
     }

@@ -111,7 +111,6 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
     let mut policy = Policy::zeroed();
     policy.seed = hash::seed(&config.edge.seed);
     policy.shadow = u32::from(config.edge.shadow);
-    policy.trace = u32::from(config.edge.trace);
 
     let numbered = numbered(config);
     if numbered.len() > MAX_RULES {

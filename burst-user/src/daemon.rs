@@ -1,0 +1,234 @@
+//! The daemon: opens everything, and runs the loop that owns the maps.
+//!
+//! `observe → decide → publish`, every tick; what the kernel says of links is published the moment it is heard. One task
+//! owns maps, slots and controller; all others only read, serve or hand over values.
+
+mod error;
+mod observe;
+mod publish;
+mod start;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::api::types::{self, OverrideRequest, OverrideResponse, Status};
+use crate::api::{self, ApiError, Command, Peer};
+use crate::config::model::{Config, OnExit};
+use crate::decide::{Controller, Decision, Override as Forced};
+use crate::netlink::{NetState, Watch};
+use crate::observe::Sources;
+
+pub use error::Error;
+use observe::Meter;
+use publish::Publisher;
+
+/// Commands that may wait; more callers wait in the API.
+const COMMANDS: usize = 16;
+
+/// An operator's order that is in force.
+#[derive(Clone, Debug)]
+struct Order {
+    offsite: f64,
+    reason: String,
+    uid: u32,
+    until: Duration,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Must be called within a tokio runtime on the thread whose network namespace
+/// the devices are in.
+///
+/// # Errors
+/// When something it cannot do without is missing at the start, or the kernel cannot be followed any more. Then traffic
+/// goes on as it was, under what is pinned.
+pub async fn run(config: &Config) -> Result<(), Error> {
+    // The socket first: of two daemons, the second must not touch a map.
+    let socket = api::Socket::bind(&config.edge.socket)?;
+    let watch = start::follow_kernel(config).await?;
+    let publisher = start::open(config, &watch.state().borrow().clone())?;
+    let (stop, stopped) = watch::channel(false);
+    let sources = crate::observe::spawn(&config.classes, &stopped);
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let mut core = Core::new(config, publisher, sources);
+    let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
+    let mut ended = stopped.clone();
+    let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
+        drop(ended.wait_for(|stop| *stop).await);
+    }));
+    let result = core.serve(watch, receiver, &status).await;
+    // Shutdown is a parameter of every task; the receiver is gone only when they all are.
+    stop.send_replace(true);
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the API ended badly");
+    }
+    let Core { publisher, .. } = core;
+    match config.edge.on_exit {
+        _ if result.is_err() => {}
+        OnExit::Leave => tracing::info!("leaving: traffic goes on under what is pinned"),
+        OnExit::Detach => {
+            drop(publisher);
+            let devices = detach(&config.edge.pin_dir).await?;
+            tracing::info!(?devices, "detached");
+        }
+    }
+    result
+}
+
+/// Detaches burst from every device, removes its pins and gives its neighbours back to the kernel; nothing else. Returns
+/// the devices.
+///
+/// # Errors
+/// When something of it could not be removed.
+pub async fn detach(pin_dir: &std::path::Path) -> Result<Vec<String>, Error> {
+    let devices = crate::kernel::detach(pin_dir)?;
+    crate::netlink::Netlink::open()?.release_neighbours().await?;
+    Ok(devices)
+}
+
+/// What the loop owns.
+struct Core<'a> {
+    config: &'a Config,
+    publisher: Publisher<'a>,
+    sources: Sources,
+    controller: Controller,
+    meter: Meter,
+    orders: HashMap<usize, Order>,
+    decision: Decision,
+    started: Instant,
+}
+
+impl<'a> Core<'a> {
+    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources) -> Self {
+        let mut controller = Controller::new(config);
+        for (class, local) in publisher.local_shares() {
+            controller.resume(class, local, None);
+        }
+        Self {
+            config,
+            publisher,
+            sources,
+            controller,
+            meter: Meter::default(),
+            orders: HashMap::new(),
+            decision: Decision::default(),
+            started: Instant::now(),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        mut watch: Watch,
+        mut commands: mpsc::Receiver<Command>,
+        status: &watch::Sender<Arc<Status>>,
+    ) -> Result<(), Error> {
+        let mut net = watch.state();
+        let mut ticks = interval(self.config.edge.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+        start::ready();
+        loop {
+            // In this order: what breaks flows first, what changes shares next.
+            tokio::select! {
+                biased;
+                _ = term.recv() => return Ok(()),
+                _ = int.recv() => return Ok(()),
+                changed = net.changed() => {
+                    if changed.is_err() {
+                        return Err(match watch.ended().await {
+                            Some(error) => Error::Netlink(error),
+                            None => Error::NetlinkEnded,
+                        });
+                    }
+                    let state = net.borrow_and_update().clone();
+                    self.publisher.follow(&state)?;
+                    status.send_replace(Arc::new(self.tick(&state)));
+                }
+                Some(command) = commands.recv() => {
+                    self.obey(command);
+                    let state = net.borrow().clone();
+                    status.send_replace(Arc::new(self.tick(&state)));
+                }
+                _ = ticks.tick() => {
+                    let state = net.borrow().clone();
+                    status.send_replace(Arc::new(self.tick(&state)));
+                }
+            }
+        }
+    }
+
+    /// One round: observe, decide, publish; and what there is to see after it.
+    fn tick(&mut self, net: &NetState) -> Status {
+        let now = self.started.elapsed();
+        self.orders.retain(|_, order| order.until > now);
+        self.meter.read(now, &self.publisher);
+        let forced =
+            |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
+        let observation = observe::observation(self.config, &self.meter, &self.publisher, &self.sources, net, &forced);
+        let decision = self.controller.step(now, &observation);
+        for (class, (old, new)) in self.config.classes.iter().zip(self.decision.classes.iter().zip(&decision.classes)) {
+            if (old.local - new.local).abs() > 1e-9 {
+                tracing::info!(class = class.name, from = old.local, to = new.local, reason = new.reason, "share");
+            }
+        }
+        self.decision = decision;
+        self.publisher.publish(now, &self.decision);
+        self.publisher.maintain(now, &self.meter);
+        status::status(self, net, now)
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.started.elapsed();
+        // A caller that hung up still gave its order; it is in force and logged.
+        match command {
+            Command::Override { class, request, peer, reply } => {
+                drop(reply.send(self.order(now, &class, &request, peer)));
+            }
+            Command::ClearOverride { class, peer, reply } => drop(reply.send(self.withdraw(now, &class, peer))),
+        }
+    }
+
+    fn order(
+        &mut self,
+        now: Duration,
+        class: &str,
+        request: &OverrideRequest,
+        peer: Peer,
+    ) -> Result<OverrideResponse, ApiError> {
+        let index = self.find(class)?;
+        let previous = self.orders.get(&index).map(|order| order.view(now));
+        let OverrideRequest { offsite, for_s, ref reason } = *request;
+        tracing::warn!(class, offsite, for_s, reason, uid = peer.uid, pid = peer.pid, "override");
+        let order = Order { offsite, reason: reason.clone(), uid: peer.uid, until: now + Duration::from_secs(for_s) };
+        let ordered = Some(order.view(now));
+        self.orders.insert(index, order);
+        Ok(OverrideResponse { class: class.to_owned(), ordered, previous })
+    }
+
+    fn withdraw(&mut self, now: Duration, class: &str, peer: Peer) -> Result<OverrideResponse, ApiError> {
+        let index = self.find(class)?;
+        let previous = self.orders.remove(&index).map(|order| order.view(now));
+        tracing::warn!(class, uid = peer.uid, pid = peer.pid, "override withdrawn");
+        Ok(OverrideResponse { class: class.to_owned(), ordered: None, previous })
+    }
+
+    fn find(&self, name: &str) -> Result<usize, ApiError> {
+        let burst =
+            || self.config.classes.iter().filter(|class| class.burst.is_some()).map(|class| class.name.as_str());
+        let index = self.config.classes.iter().position(|class| class.name == name);
+        let index = index.ok_or_else(|| ApiError::unknown_class(name, burst()))?;
+        if self.config.classes[index].burst.is_none() { Err(ApiError::keep_class(name)) } else { Ok(index) }
+    }
+}
+
+impl Order {
+    fn view(&self, now: Duration) -> types::Override {
+        let remaining_s = self.until.saturating_sub(now).as_secs_f64().ceil() as u64;
+        types::Override { offsite: self.offsite, reason: self.reason.clone(), uid: self.uid, remaining_s }
+    }
+}

@@ -1,0 +1,313 @@
+//! Decision → map writes, in an order that is safe at every point in between.
+//!
+//! A link's row is complete before an endpoint names it, an endpoint's before a slot names it; on the way down it is the
+//! other way round. A slot is one store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use burst_common::limits::MAX_CLASS_SLOTS;
+use burst_common::link::Link as LinkRow;
+use burst_common::reason::Note;
+use burst_common::slot::{EndpointId, LOCAL};
+
+use super::observe::Meter;
+use super::start;
+use crate::config::model::{Affinity, Config};
+use crate::decide::Decision;
+use crate::kernel::{Attachment, Installation, KernelError, Maps, Plan};
+use crate::netlink::NetState;
+use crate::policy::compile::Compiled;
+use crate::policy::ids::{Ids, endpoint_key};
+use crate::slots::{Candidate, Group, GroupId, Sweep, Table, Write, assign, key, space};
+
+/// How often pins are read, while there are any to look after.
+const SWEEP: Duration = Duration::from_secs(2);
+/// The epoch of pins: one per second.
+const EPOCH: Duration = Duration::from_secs(1);
+
+/// The owner of the maps.
+pub(super) struct Publisher<'a> {
+    config: &'a Config,
+    plan: Plan<'a>,
+    installation: Installation,
+    compiled: Compiled,
+    /// Per class of the configuration: its id, and the ids of its endpoints in the order of the tiers.
+    classes: Vec<(u8, Vec<EndpointId>)>,
+    links: BTreeMap<String, u8>,
+    table: Table,
+    seed: u64,
+    /// Weights the slots were last filled for, per class.
+    published: Vec<Vec<f64>>,
+    /// Devices the program is attached to, with their indices.
+    attached: Vec<(String, u32)>,
+    epoch: (u32, Duration),
+    swept: Option<Duration>,
+    refused: Vec<u64>,
+    /// Pins that were alive at the last sweep, per class id.
+    pins: BTreeMap<u16, u64>,
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        plan: Plan<'a>,
+        installation: Installation,
+        compiled: Compiled,
+        ids: &Ids,
+        seed: u64,
+    ) -> Self {
+        let classes: Vec<_> = config
+            .classes
+            .iter()
+            .map(|class| {
+                let tiers = class.burst.iter().flat_map(|burst| &burst.tiers);
+                let names = tiers.flat_map(|tier| tier.endpoint_names());
+                let endpoints = names.filter_map(|name| ids.endpoints.get(&endpoint_key(&class.name, &name)).copied());
+                (ids.classes[&class.name], endpoints.collect())
+            })
+            .collect();
+        let groups: Vec<_> =
+            config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
+        let maps = &installation.maps;
+        let table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        let control = maps.control();
+        let count = config.classes.len();
+        Self {
+            config,
+            plan,
+            compiled,
+            links: ids.links.clone(),
+            table,
+            seed,
+            published: vec![Vec::new(); count],
+            attached: Vec::new(),
+            epoch: (control.epoch, Duration::ZERO),
+            swept: None,
+            refused: vec![0; count],
+            pins: BTreeMap::new(),
+            classes,
+            installation,
+        }
+    }
+
+    /// The maps, to read.
+    pub(super) fn maps(&self) -> &Maps {
+        &self.installation.maps
+    }
+
+    /// Id of a class of the configuration, and of its endpoints.
+    pub(super) fn ids(&self, class: usize) -> (u8, &[EndpointId]) {
+        let (id, endpoints) = &self.classes[class];
+        (*id, endpoints)
+    }
+
+    /// Number of classes of the configuration.
+    pub(super) fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Ids of the links, in the order of the configuration.
+    pub(super) fn link_ids(&self) -> impl Iterator<Item = u8> {
+        self.config.links.iter().map(|link| self.link_id(&link.name))
+    }
+
+    /// Id of a link.
+    pub(super) fn link_id(&self, name: &str) -> u8 {
+        self.links.get(name).copied().unwrap_or(0)
+    }
+
+    /// Pins of a class at the last sweep.
+    pub(super) fn pins(&self, class: usize) -> u64 {
+        self.pins.get(&u16::from(self.classes[class].0)).copied().unwrap_or(0)
+    }
+
+    /// The groups of a class, for what there is to see of them.
+    pub(super) fn summaries(&self, class: usize) -> impl Iterator<Item = crate::slots::Summary> {
+        let id = self.classes[class].0;
+        [4, 6].into_iter().map(move |family| self.table.summary(GroupId { class: u16::from(id), family }))
+    }
+
+    /// The local share that the live slots have, per burst class: where a former daemon left it.
+    pub(super) fn local_shares(&self) -> Vec<(usize, f64)> {
+        let burst = self.config.classes.iter().enumerate().filter(|(_, class)| class.burst.is_some());
+        burst
+            .map(|(index, _)| {
+                let local = |summary: crate::slots::Summary| summary.shares.get(&LOCAL).copied();
+                // The family that is more local decides: coming home is the safe direction.
+                let share = self.summaries(index).filter_map(local).fold(0.0, f64::max);
+                (index, share)
+            })
+            .collect()
+    }
+
+    /// Attaches to the devices that are there, anew to those that came back.
+    pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
+        let devices = start::devices(self.config, &self.links, net);
+        let attached =
+            self.installation.attach(&self.plan, &self.compiled.policy, self.compiled.large.as_ref(), &devices)?;
+        self.attached = devices.into_iter().map(|device| (device.name, device.ifindex)).collect();
+        Ok(attached)
+    }
+
+    /// Publishes what the kernel says of links and devices.
+    pub(super) fn follow(&mut self, net: &NetState) -> Result<(), KernelError> {
+        self.follow_links(net);
+        let now = start::devices(self.config, &self.links, net);
+        let came = now.iter().any(|device| !self.attached.contains(&(device.name.clone(), device.ifindex)));
+        if came {
+            for attachment in self.attach(net)? {
+                tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back");
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings link and endpoint tables in line with the state of the links.
+    pub(super) fn follow_links(&mut self, net: &NetState) {
+        let maps = &self.installation.maps;
+        let up: Vec<u8> = net
+            .links
+            .iter()
+            .filter(|link| link.up)
+            .map(|link| self.links.get(&link.name).copied().unwrap_or(0))
+            .collect();
+        for (link, state) in self.config.links.iter().zip(&net.links) {
+            let (Some(&id), Some(next_hop), true) = (self.links.get(&link.name), state.next_hop_mac, state.up) else {
+                continue;
+            };
+            let macs = LinkRow::macs(next_hop, state.device_mac);
+            let row = LinkRow { macs, ifindex: state.ifindex, vlan: 0, mtu: state.mtu, pad: 0 };
+            if maps.link(id) != row {
+                tracing::info!(link = link.name, next_hop = crate::api::types::mac(next_hop), "link up");
+                maps.set_link(id, &row);
+            }
+        }
+        for endpoint in &self.compiled.endpoints {
+            let mut row = endpoint.row;
+            row.links = endpoint.links_word(|link| up.contains(&link));
+            if maps.endpoint(endpoint.id) != row {
+                maps.set_endpoint(endpoint.id, &row);
+            }
+        }
+        for (link, state) in self.config.links.iter().zip(&net.links).filter(|(_, state)| !state.up) {
+            let id = self.links.get(&link.name).copied().unwrap_or(0);
+            let row = maps.link(id);
+            if row.ifindex != 0 {
+                tracing::error!(link = link.name, why = %state.why, "link down");
+                maps.set_link(id, &LinkRow { ifindex: 0, ..row });
+            }
+        }
+    }
+
+    /// Whether an endpoint has a link that is up.
+    pub(super) fn reachable(&self, endpoint: EndpointId) -> bool {
+        self.maps().endpoint(endpoint).links != 0
+    }
+
+    /// Fills the slots as decided. Classes whose weights are as they were are left alone.
+    pub(super) fn publish(&mut self, now: Duration, decision: &Decision) {
+        for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
+            let Some(burst) = &class.burst else { continue };
+            let mut weights = vec![decided.local];
+            weights.extend(&decided.weights);
+            if self.published[index] == weights {
+                continue;
+            }
+            let (id, endpoints) = (u16::from(self.classes[index].0), &self.classes[index].1);
+            let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
+            let mut candidates = vec![Candidate { id: LOCAL, key: key(""), weight: decided.local }];
+            candidates.extend(
+                endpoints.iter().zip(names).zip(&decided.weights).map(|((&id, name), &weight)| Candidate {
+                    id,
+                    key: key(&name),
+                    weight,
+                }),
+            );
+            let mut writes = Vec::new();
+            for family in [4, 6] {
+                let able: Vec<_> = candidates.iter().copied().filter(|c| self.takes(c.id, family)).collect();
+                let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
+                writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
+            }
+            self.store(&writes);
+            self.published[index] = weights;
+        }
+    }
+
+    /// Whether an endpoint can take packets of a family.
+    fn takes(&self, id: EndpointId, family: u8) -> bool {
+        let row = self.compiled.endpoints.iter().find(|endpoint| endpoint.id == id);
+        row.is_none_or(|endpoint| endpoint.row.family == 0 || endpoint.row.family == family)
+    }
+
+    fn store(&self, writes: &[Write]) {
+        for (index, slot) in writes {
+            self.installation.maps.set_slot(*index as usize, *slot);
+        }
+    }
+
+    /// Counts the epoch, sweeps pins and ends transitions that are over.
+    pub(super) fn maintain(&mut self, now: Duration, meter: &Meter) {
+        let seconds = (now.saturating_sub(self.epoch.1).as_secs_f64() / EPOCH.as_secs_f64()) as u32;
+        if seconds > 0 {
+            self.epoch = (self.epoch.0.wrapping_add(seconds), self.epoch.1 + EPOCH * seconds);
+            let bypass = self.maps().control().bypass != 0;
+            self.installation.maps.set_control(bypass, self.epoch.0);
+        }
+        let mut refused_now = Vec::new();
+        for (index, (id, _)) in self.classes.iter().enumerate() {
+            let count = meter.packets(usize::from(*id), Note::PinRefused.number());
+            if count > self.refused[index] {
+                refused_now.push(u16::from(*id));
+            }
+            self.refused[index] = count;
+        }
+        let busy = (0..self.classes.len()).any(|class| self.summaries(class).any(|s| s.moving + s.pinned > 0));
+        let some = !self.pins.is_empty();
+        let due = self.swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP);
+        let sweep = if due && (busy || some || self.swept.is_none()) { self.sweep(now) } else { None };
+        let writes = self.table.tick(now, &|class| refused_now.contains(&class), sweep.as_ref());
+        self.store(&writes);
+    }
+
+    /// Reads all pins, and removes those whose flows are over.
+    fn sweep(&mut self, now: Duration) -> Option<Sweep> {
+        self.swept = Some(now);
+        let mark = self.table.begin_sweep();
+        let pins = match self.installation.maps.pins.read() {
+            Ok(pins) => pins,
+            Err(error) => {
+                tracing::error!(%error, "the pins could not be read; no transition ends until they are");
+                return None;
+            }
+        };
+        self.pins.clear();
+        for (_, pin) in &pins {
+            *self.pins.entry(pin.class).or_default() += 1;
+        }
+        let sweep = self.table.sweep(mark, self.epoch.0, pins, &|_| false);
+        for key in &sweep.expired {
+            if let Err(error) = self.installation.maps.pins.remove(key) {
+                tracing::error!(%error, "a pin could not be removed");
+            }
+        }
+        Some(sweep)
+    }
+}
+
+/// The slot groups of a class.
+fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
+    let Some(burst) = &class.burst else { return Vec::new() };
+    let base = u32::from(id) * 2 * MAX_CLASS_SLOTS as u32;
+    [(4, base), (6, base + MAX_CLASS_SLOTS as u32)]
+        .into_iter()
+        .map(|(family, base)| Group {
+            id: GroupId { class: u16::from(id), family },
+            base,
+            slots: burst.slots,
+            by_client: burst.affinity == Affinity::Client,
+            idle_timeout: burst.idle_timeout,
+        })
+        .collect()
+}

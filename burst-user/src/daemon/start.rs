@@ -1,0 +1,123 @@
+//! The start: what the host must have, the pinned state, the compiled policy, the attachments. In this order, so that
+//! nothing is touched while something is missing.
+
+use std::collections::BTreeMap;
+
+use burst_common::hash;
+
+use super::error::Error;
+use super::publish::Publisher;
+use crate::config::model::Config;
+use crate::kernel::{self, Device, KernelError, Kind, Plan};
+use crate::netlink::{self, Family, NetState, Watch};
+use crate::object;
+use crate::policy::compile::compile;
+use crate::policy::ids::{Ids, Names};
+
+/// Starts to follow devices and neighbours, and checks that the host is fit.
+pub(super) async fn follow_kernel(config: &Config) -> Result<Watch, Error> {
+    let clients = &config.edge.client;
+    let watch = netlink::watch(&config.links, clients).await?;
+    let state = watch.state().borrow().clone();
+    for client in &state.clients {
+        present(&client.name, client.ifindex, "edge.client")?;
+    }
+    for (link, state) in config.links.iter().zip(&state.links) {
+        present(&link.device, state.ifindex, &format!("link `{}`", link.name))?;
+        if link.vlan.is_some() {
+            return Err(Error::Kernel(KernelError::new(
+                Kind::Unsupported,
+                format!("link `{}`: this version of burst does not write VLAN tags", link.name),
+                "give the link a device of its own",
+            )));
+        }
+        forwards(config, &link.device)?;
+    }
+    Ok(watch)
+}
+
+fn present(device: &str, ifindex: u32, what: &str) -> Result<(), KernelError> {
+    if ifindex != 0 {
+        return Ok(());
+    }
+    Err(KernelError::new(
+        Kind::Device,
+        format!("{what}: there is no device `{device}`"),
+        "see `ip link` in this network namespace, and correct the name or bring the device up",
+    ))
+}
+
+/// Replies from a link are routed to their clients: the kernel answers the lookup only where forwarding is on.
+fn forwards(config: &Config, device: &str) -> Result<(), Error> {
+    let prefixes = || config.classes.iter().filter(|class| class.burst.is_some()).flat_map(|class| &class.rules);
+    for (family, used) in [
+        (Family::V4, prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv4()))),
+        (Family::V6, prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv6()))),
+    ] {
+        if used && !netlink::forwarding(device, family)? {
+            let name = match family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            };
+            return Err(Error::Kernel(KernelError::new(
+                Kind::Device,
+                format!(
+                    "net.{name}.conf.{device}.forwarding is 0: replies from the cloud could not be routed to clients"
+                ),
+                format!("sysctl -w net.{name}.conf.{device}.forwarding=1"),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Opens or makes the pinned state, brings policy, links and endpoints up to date, and attaches.
+pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'a>, Error> {
+    let plan =
+        Plan { object: object::get()?, pin_dir: &config.edge.pin_dir, mode: config.edge.xdp, trace: config.edge.trace };
+    let seed = hash::seed(&config.edge.seed);
+    let mut installation = kernel::install(&plan, seed)?;
+    let names = Names::new(installation.maps.names()?);
+    let ids = Ids::assign(config, &names)?;
+    let compiled = compile(config, &ids)?;
+    // Names before ids are used: whoever finds the maps must be able to read them.
+    installation.maps.set_names(&ids.writes)?;
+    installation.maps.set_returns(&compiled.returns);
+    let adopted = installation.adopted;
+    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed);
+    publisher.follow_links(net);
+    let attached = publisher.attach(net)?;
+    for attachment in attached {
+        tracing::info!(device = attachment.device, how = ?attachment.attached, adopted, "attached");
+    }
+    Ok(publisher)
+}
+
+/// The devices to attach to, and what they are.
+pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
+    let mut devices: BTreeMap<String, Device> = BTreeMap::new();
+    let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, None));
+    let links = config.links.iter().zip(&net.links);
+    let links = links.map(|(link, state)| (&link.device, state.ifindex, ids.get(&link.name).copied()));
+    for (name, ifindex, link) in clients.chain(links) {
+        let device = devices.entry(name.clone()).or_insert_with(|| Device {
+            name: name.clone(),
+            ifindex,
+            client: false,
+            links: Vec::new(),
+        });
+        match link {
+            Some(id) => device.links.push(id),
+            None => device.client = true,
+        }
+    }
+    // A device that is gone for now is attached to when it comes back.
+    devices.into_values().filter(|device| device.ifindex != 0).collect()
+}
+
+/// Tells the service manager, if there is one, that the daemon is up.
+pub(super) fn ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager was not told that burst is up");
+    }
+}

@@ -1,0 +1,203 @@
+//! What there is to see after a tick.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use burst_common::counter::{Counter, IN, OUT};
+use burst_common::endpoint::link_at;
+use burst_common::limits::ENDPOINT_LINKS;
+use burst_common::reason::{Note, Reason};
+use burst_common::slot::EndpointId;
+use tokio::time::Instant;
+
+use super::Core;
+use super::observe::Snapshot;
+use crate::api::types::{self as api, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
+use crate::config::model::{Burst, Class};
+use crate::netlink::NetState;
+
+/// Too few new flows in a window to call what they did a share.
+const FEW: u64 = 20;
+
+/// Builds the status.
+pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
+    let config = core.config;
+    let reasons = |id: usize| core.meter.now().map_or_else(Vec::new, |snapshot| reasons(snapshot.class(id)));
+    let classes = config.classes.iter().enumerate().map(|(index, class)| api::Class {
+        name: class.name.clone(),
+        reasons: reasons(usize::from(core.publisher.ids(index).0)),
+        burst: class.burst.as_ref().map(|burst| self::burst(core, index, class, burst, now)),
+    });
+    let links = config.links.iter().zip(&net.links).enumerate().map(|(index, (link, state))| api::Link {
+        name: link.name.clone(),
+        device: link.device.clone(),
+        vlan: link.vlan,
+        next_hop: link.next_hop,
+        mac: state.next_hop_mac.map(api::mac),
+        up: state.up,
+        why: state.why.to_string(),
+        mtu: state.mtu,
+        out: traffic(core, |snapshot| snapshot.links[index][OUT]),
+        back: traffic(core, |snapshot| snapshot.links[index][IN]),
+    });
+    let clients = net.clients.iter().map(|client| api::Client {
+        device: client.name.clone(),
+        up: client.up,
+        why: client.why.to_string(),
+    });
+    let mut warnings = Vec::new();
+    if core.publisher.maps().control().bypass != 0 {
+        warnings.push("bypass is on: every packet passes".to_owned());
+    }
+    Status {
+        version: api::VERSION,
+        burst: env!("CARGO_PKG_VERSION").to_owned(),
+        edge: config.edge.name.clone(),
+        mode: if config.edge.shadow { Mode::Shadow } else { Mode::Active },
+        pid: std::process::id(),
+        uptime_s: now.as_secs_f64(),
+        classes: classes.collect(),
+        links: links.collect(),
+        clients: clients.collect(),
+        other: reasons(0),
+        warnings,
+    }
+}
+
+fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Duration) -> api::Burst {
+    let (id, endpoints) = core.publisher.ids(index);
+    let decided = &core.decision.classes[index];
+    let opened = Opened::measure(core, index, usize::from(id));
+    let (mut slots, mut shares) =
+        (Slots { total: burst.slots * 2, ..Slots::default() }, BTreeMap::<EndpointId, f64>::new());
+    for summary in core.publisher.summaries(index) {
+        slots.transition += summary.moving as u32;
+        slots.pins += summary.pinned as u32;
+        for (endpoint, share) in summary.shares {
+            *shares.entry(endpoint).or_default() += share / 2.0;
+        }
+    }
+    let mut next = 0;
+    let tiers = burst.tiers.iter().enumerate().map(|(number, tier)| {
+        let first = next;
+        let rows = tier.endpoint_names().into_iter().map(|name| {
+            let place = next;
+            next += 1;
+            let row = core.publisher.maps().endpoint(endpoints[place]);
+            api::Endpoint {
+                name,
+                reachable: row.links != 0,
+                links: links(core, row.links),
+                share: Share {
+                    wanted: decided.weights.get(place).copied().unwrap_or(0.0),
+                    achieved: opened.share(&[place]),
+                },
+                out: traffic(core, |snapshot| snapshot.endpoints[index][place][OUT]),
+                back: traffic(core, |snapshot| snapshot.endpoints[index][place][IN]),
+            }
+        });
+        let endpoints = rows.collect();
+        let places: Vec<_> = (first..next).collect();
+        let wanted = decided.tiers.get(number).copied().unwrap_or(0.0);
+        let share = Share { wanted, achieved: opened.share(&places) };
+        api::Tier { name: tier.name.clone(), share, capacity_fps: tier.capacity, endpoints }
+    });
+    let tiers = tiers.collect();
+    let sources = core.sources.status(index, Instant::now()).into_iter().zip(&burst.local.load);
+    api::Burst {
+        demand_fps: decided.rate,
+        local: api::Local {
+            share: Share { wanted: decided.local, achieved: opened.local() },
+            load: decided.load,
+            target: burst.local.target,
+            capacity_fps: decided.capacity,
+        },
+        tiers,
+        sources: sources
+            .map(|(source, configured)| Source {
+                name: source.name,
+                value: source.reading.map(|reading| reading.value),
+                limit: configured.limit,
+                age_s: source.reading.map(|reading| reading.age.as_secs_f64()),
+                error: source.error,
+            })
+            .collect(),
+        ordered: core.orders.get(&index).map(|order| order.view(now)),
+        decision: if decided.reason.is_empty() {
+            format!("{}: nothing decided yet", class.name)
+        } else {
+            decided.reason.clone()
+        },
+        slots,
+        pins: core.publisher.pins(index),
+    }
+}
+
+/// New flows of a class over the last window.
+struct Opened {
+    all: u64,
+    local: u64,
+    endpoints: Vec<u64>,
+}
+
+impl Opened {
+    fn measure(core: &Core<'_>, class: usize, id: usize) -> Self {
+        let nothing = Self { all: 0, local: 0, endpoints: Vec::new() };
+        let (Some((before, _)), Some(now)) = (core.meter.before(), core.meter.now()) else { return nothing };
+        let since = |get: &dyn Fn(&Snapshot) -> u64| get(now).saturating_sub(get(before));
+        Self {
+            all: since(&|snapshot| snapshot.openers(id).0),
+            local: since(&|snapshot| snapshot.openers(id).1),
+            endpoints: (0..now.endpoints[class].len())
+                .map(|place| since(&|snapshot| snapshot.endpoints[class][place][OUT].openers))
+                .collect(),
+        }
+    }
+
+    fn part(&self, part: u64) -> Option<f64> {
+        (self.all >= FEW).then(|| part as f64 / self.all as f64)
+    }
+
+    fn local(&self) -> Option<f64> {
+        self.part(self.local)
+    }
+
+    fn share(&self, places: &[usize]) -> Option<f64> {
+        self.part(places.iter().filter_map(|&place| self.endpoints.get(place)).sum())
+    }
+}
+
+/// Names of the links in an endpoint's table.
+fn links(core: &Core<'_>, table: u64) -> Vec<String> {
+    let ids: Vec<_> = (0..ENDPOINT_LINKS).map(|n| link_at(table, n)).collect();
+    let named = core.config.links.iter().filter(|link| ids.contains(&core.publisher.link_id(&link.name)));
+    named.map(|link| link.name.clone()).collect()
+}
+
+fn traffic(core: &Core<'_>, get: impl Fn(&Snapshot) -> Counter) -> Traffic {
+    let Some(now) = core.meter.now().map(&get) else { return Traffic::default() };
+    let bits = |(before, seconds): (&Snapshot, f64)| now.bytes.saturating_sub(get(before).bytes) as f64 * 8.0 / seconds;
+    Traffic {
+        packets: now.packets,
+        bytes: now.bytes,
+        openers: now.openers,
+        rate_bps: core.meter.before().map_or(0.0, bits),
+    }
+}
+
+/// Reasons and notes that were counted.
+fn reasons(rows: &[Counter]) -> Vec<ReasonCount> {
+    let reasons = Reason::ALL.iter().map(|reason| (reason.text(), reason.number()));
+    let notes = Note::ALL.iter().map(|note| (note.text(), note.number()));
+    reasons
+        .chain(notes)
+        .map(|(text, number)| (text, rows[number]))
+        .filter(|(_, row)| row.packets > 0)
+        .map(|(text, row)| ReasonCount {
+            reason: text.to_owned(),
+            packets: row.packets,
+            bytes: row.bytes,
+            openers: row.openers,
+        })
+        .collect()
+}
