@@ -15,3 +15,6 @@ pub mod slots;
 
 pub mod api;
 pub mod daemon;
+
+pub mod cli;
+pub mod exit;

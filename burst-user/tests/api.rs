@@ -1,5 +1,7 @@
 //! The API over a real socket: the real server, the real client, and bytes that no client of ours would send.
 
+#![expect(clippy::disallowed_methods, reason = "the test times how long stopping takes")]
+
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -287,4 +289,28 @@ async fn stopping_waits_for_nobody_for_long_and_removes_the_socket() {
     daemon.server.await.expect("it ends");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(!daemon.socket.exists());
+}
+
+#[test]
+fn a_user_who_may_not_is_told_how_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("burst.sock");
+    let _listener = UnixListener::bind(&path).expect("bound");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).expect("closed to all");
+    let client = Client::new(&path, DEADLINE);
+    let asked = std::thread::spawn(move || {
+        if rustix::process::geteuid().is_root() {
+            // Root may everything. Only this thread, which ends right after, becomes somebody else ("nobody").
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).expect("another user");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(client.status())
+    });
+    let error = asked.join().expect("asked").expect_err("no permission");
+    assert!(matches!(error, ClientError::Permission { .. }), "{error:?}");
+    assert!(
+        error
+            .to_string()
+            .ends_with(&format!("give the socket a group that you are in: chgrp GROUP {}", path.display()))
+    );
 }

@@ -2,6 +2,8 @@
 //!
 //! The edge is one namespace, the Direct Connect router the other; whatever happens, they vanish with the test.
 
+#![expect(clippy::disallowed_methods, reason = "the tests time how soon the kernel's events are seen")]
+
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;

@@ -3,6 +3,8 @@
 //! Events come on a connection of their own, so that what overruns it can never swallow an answer. Everything the task
 //! asks the kernel for runs beside it: while the kernel's configuration lock is held by somebody, events still arrive.
 
+#![expect(clippy::disallowed_methods, reason = "the rounds are real time: what is asked for is the kernel")]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -211,12 +213,12 @@ impl Keeper {
                     self.table.put_device(device);
                 }
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
-                // A bridge that lets go of a port says so with its own family.
-                if message.header.interface_family == AddressFamily::Unspec {
-                    self.events += 1;
-                    self.table.remove_device(message.header.index);
-                }
+            // A bridge that lets go of a port says so in the same words, with its own family.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message))
+                if message.header.interface_family == AddressFamily::Unspec =>
+            {
+                self.events += 1;
+                self.table.remove_device(message.header.index);
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
                 if let Some(entry) = Neighbour::parse(&message) {

@@ -8,9 +8,7 @@ use serde_json::Value;
 use crate::client::Page;
 use crate::load::Plan;
 use crate::servers::LocalSite;
-use crate::topology::{
-    CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, Family, PAYMENT, SHOP, Service, Topology,
-};
+use crate::topology::{CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, Family, PAYMENT, SHOP, Service, Topology};
 
 /// New connections per second that the premises take for the promotion: a load of 1.
 const LIMIT: f64 = 400.0;

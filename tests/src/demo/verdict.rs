@@ -53,7 +53,8 @@ impl Counts {
 /// Prints the verdict; `true` when everything was kept.
 pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
     let finished = evidence.finished;
-    let payment = |address: std::net::SocketAddr| Family::ALL.iter().any(|&family| address.ip() == PAYMENT.address.of(family));
+    let payment =
+        |address: std::net::SocketAddr| Family::ALL.iter().any(|&family| address.ip() == PAYMENT.address.of(family));
     let on_the_line: u64 = evidence
         .flows
         .iter()
@@ -97,11 +98,7 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
             format!("{own_cloud} / {}", counts.cloud),
             agree(own_cloud, counts.cloud),
         ),
-        (
-            "daemon's resident memory",
-            format!("{:.1} MB", evidence.resident as f64 / 1e6),
-            evidence.resident <= MEMORY,
-        ),
+        ("daemon's resident memory", format!("{:.1} MB", evidence.resident as f64 / 1e6), evidence.resident <= MEMORY),
     ];
     println!();
     for (what, measured, kept) in &rows {
@@ -123,7 +120,8 @@ fn share(seconds: &[Second], phase: &str) -> f64 {
 
 /// Promotion connections that burst says stayed and left: openers by reason.
 fn own(status: &Value) -> (u64, u64) {
-    let reasons = plan::class(status, SHOP.name).and_then(|class| class["reasons"].as_array().cloned()).unwrap_or_default();
+    let reasons =
+        plan::class(status, SHOP.name).and_then(|class| class["reasons"].as_array().cloned()).unwrap_or_default();
     let openers = |reason: &str| {
         reasons.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["openers"].as_u64()).sum()
     };

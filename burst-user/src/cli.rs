@@ -1,0 +1,155 @@
+//! The command line: what it understands, and which code it ends with.
+//!
+//! One file per command. What a command prints goes to standard output, for people or with `--json` for programs; why it
+//! failed goes to standard error in the same form.
+
+pub mod check;
+pub mod logging;
+pub mod order;
+pub mod render;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+use crate::api::Client;
+use crate::exit::{Exit, Failure, TABLE};
+
+/// How long the command line waits for the daemon: longer than the daemon waits for its own task.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Keeps payment on premises and shifts promotion traffic to the cloud, in XDP.
+#[derive(Debug, Parser)]
+#[command(name = "burst", version, after_help = TABLE, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What is the same for all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What is the same for all commands.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The daemon's Unix socket (edge.socket in its configuration).
+    #[arg(long, global = true, value_name = "PATH", env = "BURST_SOCKET", default_value = "/run/burst/burst.sock")]
+    pub socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Form of the log on standard error; BURST_LOG chooses what is logged (for example burst=debug).
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    pub log: logging::Form,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground.
+    #[command(after_help = TABLE)]
+    Run(run::RunArgs),
+    /// Check a configuration; errors point into the file.
+    #[command(after_help = TABLE)]
+    Check(check::CheckArgs),
+    /// Show shares, rates, load, links and endpoints, and why.
+    #[command(after_help = TABLE)]
+    Status,
+    /// Set by hand what share of a class leaves, for a time; or end that.
+    #[command(after_help = TABLE)]
+    Override(order::OrderArgs),
+    /// Remove all that is burst's from this host: traffic goes on without it.
+    #[command(after_help = TABLE)]
+    Detach(run::DetachArgs),
+}
+
+/// Parses the command line, does what it says and ends with its code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to the parser, but not to anybody else. Nobody is left to tell if this fails.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            report(&failure, json);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
+    logging::start(global.log)?;
+    let client = || Client::new(&global.socket, DEADLINE);
+    match command {
+        Command::Run(args) => block_on(run::run(&args)),
+        Command::Check(args) => check::check(&args, global.json),
+        Command::Status => block_on(status::status(&client(), global.json)),
+        Command::Override(args) => block_on(order::order(&client(), &args, global.json)),
+        Command::Detach(args) => block_on(run::detach(&args, &global.socket, global.json)),
+    }
+}
+
+/// Runs a command that waits for the daemon or the kernel.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    runtime.block_on(command)
+}
+
+fn report(failure: &Failure, json: bool) {
+    if json {
+        let exit = failure.exit;
+        eprintln!(
+            "{}",
+            json!({ "error": { "exit": exit.number(), "code": exit.name(), "message": failure.to_string() } })
+        );
+    } else {
+        eprintln!("burst: {failure}");
+    }
+}
+
+/// Prints to standard output. A reader that went away (`burst status | head -1`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| anyhow::Error::from(error).context("cannot write the output").into()),
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+    print(&(text + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_stand_behind_the_command() {
+        let cli =
+            Cli::try_parse_from(["burst", "status", "--json", "--socket", "/tmp/b.sock", "--log", "json"]).unwrap();
+        assert!(cli.global.json && cli.global.socket.ends_with("b.sock"));
+        assert_eq!(cli.global.log, logging::Form::Json);
+    }
+}

@@ -1,0 +1,231 @@
+//! Exit codes, and a failure that knows its own.
+
+use std::process::ExitCode;
+
+use crate::api::{BindError, ClientError};
+use crate::daemon;
+use crate::kernel::{KernelError, Kind};
+
+/// How the command ended. Numbers are never given another meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Something failed that should not; a defect, or this host.
+    Internal = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The configuration is wrong or cannot be read.
+    Config = 3,
+    /// A privilege is missing.
+    Permission = 4,
+    /// The kernel, or this build, cannot do what is needed.
+    Unsupported = 5,
+    /// A device is missing, or another XDP program is on it.
+    Device = 6,
+    /// The daemon does not run or does not answer.
+    NotRunning = 7,
+    /// The daemon refuses: no such class, and the like.
+    Refused = 8,
+    /// What is pinned does not fit this version or this configuration.
+    State = 9,
+    /// Another daemon is running.
+    AlreadyRunning = 10,
+}
+
+/// For `--help`.
+pub const TABLE: &str = "\
+Exit codes:
+   0  done
+   1  something failed that should not
+   2  the command line is wrong
+   3  the configuration is wrong or cannot be read
+   4  a privilege is missing
+   5  the kernel, or this build, cannot do what is needed
+   6  a device is missing, or another XDP program is on it
+   7  the daemon does not run or does not answer
+   8  the daemon refuses: no such class, and the like
+   9  what is pinned does not fit this version or this configuration
+  10  another daemon is running";
+
+impl Exit {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::Internal,
+        Self::Usage,
+        Self::Config,
+        Self::Permission,
+        Self::Unsupported,
+        Self::Device,
+        Self::NotRunning,
+        Self::Refused,
+        Self::State,
+        Self::AlreadyRunning,
+    ];
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Internal => "internal",
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::Permission => "permission",
+            Self::Unsupported => "unsupported",
+            Self::Device => "device",
+            Self::NotRunning => "not-running",
+            Self::Refused => "refused",
+            Self::State => "state",
+            Self::AlreadyRunning => "already-running",
+        }
+    }
+
+    /// A failure that ends the command with this code.
+    pub fn because(self, error: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit: self, error: error.into() }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// Why a command ended, and with which code.
+#[derive(Debug, thiserror::Error)]
+#[error("{error:#}")]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// The reason, with its context.
+    pub error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Failure {
+    /// Finds the code by the first cause that has one.
+    fn from(error: anyhow::Error) -> Self {
+        let code = |cause: &(dyn std::error::Error + 'static)| {
+            let kernel = cause.downcast_ref::<KernelError>().map(|error| of_kind(error.kind));
+            let client = || cause.downcast_ref().map(of_client);
+            let bind = || cause.downcast_ref().map(of_bind);
+            let netlink = || cause.downcast_ref().map(of_netlink);
+            let daemon = || cause.downcast_ref().map(of_daemon);
+            let config = || cause.downcast_ref::<crate::config::ConfigError>().map(|_| Exit::Config);
+            kernel.or_else(client).or_else(bind).or_else(netlink).or_else(daemon).or_else(config)
+        };
+        Self { exit: error.chain().find_map(code).unwrap_or(Exit::Internal), error }
+    }
+}
+
+macro_rules! failure_from {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                anyhow::Error::from(error).into()
+            }
+        })+
+    };
+}
+failure_from!(KernelError, ClientError, BindError, crate::netlink::Error, crate::config::ConfigError, daemon::Error);
+
+const fn of_kind(kind: Kind) -> Exit {
+    match kind {
+        Kind::Permission => Exit::Permission,
+        Kind::Unsupported => Exit::Unsupported,
+        Kind::Device => Exit::Device,
+        Kind::State => Exit::State,
+        Kind::Other => Exit::Internal,
+    }
+}
+
+fn of_daemon(error: &daemon::Error) -> Exit {
+    match error {
+        daemon::Error::Bind(error) => of_bind(error),
+        daemon::Error::Netlink(error) => of_netlink(error),
+        error => error.kind().map_or(Exit::Internal, of_kind),
+    }
+}
+
+fn of_client(error: &ClientError) -> Exit {
+    use crate::api::Code;
+    match error {
+        ClientError::Permission { .. } => Exit::Permission,
+        ClientError::Api(error) if matches!(error.code, Code::Unavailable) => Exit::NotRunning,
+        ClientError::Api(error) if matches!(error.code, Code::Internal) => Exit::Internal,
+        ClientError::Api(_) => Exit::Refused,
+        ClientError::NoSocket { .. }
+        | ClientError::NotListening { .. }
+        | ClientError::Deadline { .. }
+        | ClientError::Broken { .. } => Exit::NotRunning,
+        ClientError::Protocol { .. } => Exit::State,
+    }
+}
+
+fn of_bind(error: &BindError) -> Exit {
+    match error {
+        BindError::Running { .. } => Exit::AlreadyRunning,
+        BindError::NotASocket { .. } => Exit::Config,
+        BindError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Exit::Permission,
+        BindError::Io { .. } => Exit::Internal,
+    }
+}
+
+fn of_netlink(error: &crate::netlink::Error) -> Exit {
+    match error {
+        error if error.is_permission() => Exit::Permission,
+        crate::netlink::Error::NoDevice { .. } => Exit::Device,
+        _ => Exit::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_table_lists_every_code_once_and_in_order() {
+        let listed: Vec<u8> = TABLE.lines().skip(1).map(|line| line[..4].trim().parse().expect("a number")).collect();
+        assert_eq!(listed, Exit::ALL.map(Exit::number));
+        assert!(Exit::ALL.iter().enumerate().all(|(place, exit)| usize::from(exit.number()) == place));
+    }
+
+    #[test]
+    fn a_failure_finds_its_code_under_its_context() {
+        let path = || "/run/burst/burst.sock".into();
+        let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
+        let kernel = |kind| KernelError { kind, message: String::new(), fix: String::new() };
+        let api = |code| ClientError::Api(crate::api::ApiError::new(code, "", ""));
+        for (error, exit) in [
+            (ClientError::NoSocket { path: path() }.into(), Exit::NotRunning),
+            (ClientError::Permission { path: path() }.into(), Exit::Permission),
+            (api(crate::api::Code::UnknownClass).into(), Exit::Refused),
+            (api(crate::api::Code::Unavailable).into(), Exit::NotRunning),
+            (BindError::Running { path: path() }.into(), Exit::AlreadyRunning),
+            (BindError::Io { what: "bind", path: path(), source: denied() }.into(), Exit::Permission),
+            (crate::netlink::Error::NoDevice { name: "eth9".into() }.into(), Exit::Device),
+            (kernel(Kind::State).into(), Exit::State),
+            (daemon::Error::Bind(BindError::Running { path: path() }).into(), Exit::AlreadyRunning),
+            (daemon::Error::Netlink(crate::netlink::Error::NoDevice { name: "eth9".into() }).into(), Exit::Device),
+            (daemon::Error::Kernel(kernel(Kind::Device)).into(), Exit::Device),
+            (daemon::Error::NetlinkEnded.into(), Exit::Internal),
+            (anyhow::anyhow!("nobody knows"), Exit::Internal),
+        ] {
+            let error: anyhow::Error = error;
+            let said = format!("{error:?}");
+            let failure = Failure::from(Err::<(), _>(error).context("while starting").unwrap_err());
+            assert_eq!(failure.exit, exit, "{said}");
+            assert!(failure.to_string().starts_with("while starting"), "{failure}");
+        }
+    }
+}
