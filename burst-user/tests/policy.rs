@@ -89,7 +89,7 @@ fn keep_rules_come_first_and_each_class_has_its_own_slots() {
     assert_eq!(rules, [("payment", 0), ("payment", 1), ("promo", 0)]);
     let policy = &compiled.policy;
     assert_eq!((policy.keep, &policy.rule_class[..4]), (0b11, &[payment, payment, promo, 0][..]));
-    assert_eq!((policy.role, policy.shadow, policy.trace, policy.large), (0, 1, 0, 0));
+    assert_eq!((policy.role, policy.shadow, policy.large), (0, 1, 0));
     assert_eq!(policy.seed, burst_common::hash::seed("s"));
     let row = policy.classes[usize::from(promo)];
     assert_eq!((row.base4, row.base6, row.mask), (u32::from(promo) * 8192, u32::from(promo) * 8192 + 4096, 255));
