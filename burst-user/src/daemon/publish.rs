@@ -13,6 +13,7 @@ use burst_common::slot::{EndpointId, LOCAL};
 
 use super::observe::Meter;
 use super::start;
+use super::trace::Trace;
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
 use crate::kernel::{Attachment, Installation, KernelError, Maps, Plan};
@@ -46,6 +47,7 @@ pub(super) struct Publisher<'a> {
     refused: Vec<u64>,
     /// Pins that were alive at the last sweep, per class id.
     pins: BTreeMap<u16, u64>,
+    trace: Trace,
 }
 
 impl<'a> Publisher<'a> {
@@ -86,6 +88,7 @@ impl<'a> Publisher<'a> {
             swept: None,
             refused: vec![0; count],
             pins: BTreeMap::new(),
+            trace: Trace::default(),
             classes,
             installation,
         }
@@ -144,8 +147,11 @@ impl<'a> Publisher<'a> {
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
         let devices = start::devices(self.config, &self.links, net);
-        let attached =
+        let (attached, mut instances) =
             self.installation.attach(&self.plan, &self.compiled.policy, self.compiled.large.as_ref(), &devices)?;
+        if self.plan.trace {
+            self.trace.follow(&mut instances);
+        }
         self.attached = devices.into_iter().map(|device| (device.name, device.ifindex)).collect();
         Ok(attached)
     }
@@ -206,7 +212,9 @@ impl<'a> Publisher<'a> {
     }
 
     /// Fills the slots as decided. Classes whose weights are as they were are left alone.
-    pub(super) fn publish(&mut self, now: Duration, decision: &Decision) {
+    /// Returns how many words were stored.
+    pub(super) fn publish(&mut self, now: Duration, decision: &Decision) -> usize {
+        let mut words = 0;
         for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
             let Some(burst) = &class.burst else { continue };
             let mut weights = vec![decided.local];
@@ -231,8 +239,10 @@ impl<'a> Publisher<'a> {
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
             self.store(&writes);
+            words += writes.len();
             self.published[index] = weights;
         }
+        words
     }
 
     /// Whether an endpoint can take packets of a family.

@@ -1,7 +1,6 @@
 //! What there is to see after a tick.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use burst_common::counter::{Counter, IN, OUT};
 use burst_common::endpoint::link_at;
@@ -20,13 +19,14 @@ use crate::netlink::NetState;
 const FEW: u64 = 20;
 
 /// Builds the status.
-pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
+pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
+    let now = at - core.started;
     let config = core.config;
     let reasons = |id: usize| core.meter.now().map_or_else(Vec::new, |snapshot| reasons(snapshot.class(id)));
     let classes = config.classes.iter().enumerate().map(|(index, class)| api::Class {
         name: class.name.clone(),
         reasons: reasons(usize::from(core.publisher.ids(index).0)),
-        burst: class.burst.as_ref().map(|burst| self::burst(core, index, class, burst, now)),
+        burst: class.burst.as_ref().map(|burst| self::burst(core, index, class, burst, at)),
     });
     let links = config.links.iter().zip(&net.links).enumerate().map(|(index, (link, state))| api::Link {
         name: link.name.clone(),
@@ -64,7 +64,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
     }
 }
 
-fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Duration) -> api::Burst {
+fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
     let (id, endpoints) = core.publisher.ids(index);
     let decided = &core.decision.classes[index];
     let opened = Opened::measure(core, index, usize::from(id));
@@ -103,7 +103,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
         api::Tier { name: tier.name.clone(), share, capacity_fps: tier.capacity, endpoints }
     });
     let tiers = tiers.collect();
-    let sources = core.sources.status(index, Instant::now()).into_iter().zip(&burst.local.load);
+    let sources = core.sources.status(index, at).into_iter().zip(&burst.local.load);
     api::Burst {
         demand_fps: decided.rate,
         local: api::Local {
@@ -122,7 +122,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
                 error: source.error,
             })
             .collect(),
-        ordered: core.orders.get(&index).map(|order| order.view(now)),
+        ordered: core.orders.get(&index).map(|order| order.view(at - core.started)),
         decision: if decided.reason.is_empty() {
             format!("{}: nothing decided yet", class.name)
         } else {
