@@ -157,16 +157,22 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes what the kernel says of links and devices.
-    pub(super) fn follow(&mut self, net: &NetState) -> Result<(), KernelError> {
+    pub(super) fn follow(&mut self, net: &NetState) {
         self.follow_links(net);
         let now = start::devices(self.config, &self.links, net);
         let came = now.iter().any(|device| !self.attached.contains(&(device.name.clone(), device.ifindex)));
-        if came {
-            for attachment in self.attach(net)? {
-                tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back");
-            }
+        if !came {
+            return;
         }
-        Ok(())
+        match self.attach(net) {
+            Ok(attachments) => {
+                for Attachment { device, attached, .. } in attachments {
+                    tracing::warn!(device, how = ?attached, "attached anew, because a device came back");
+                }
+            }
+            // The other devices go on; the next event tries again.
+            Err(error) => tracing::error!(%error, "a device came back, but could not be attached to"),
+        }
     }
 
     /// Brings link and endpoint tables in line with the state of the links.
