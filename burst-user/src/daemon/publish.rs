@@ -315,7 +315,7 @@ impl<'a> Publisher<'a> {
 /// The candidates for the slots of one family. What leaves is shared by the endpoints that take this family, in
 /// proportion, so that the local share is the same in both; where none does, everything stays local.
 fn for_family(candidates: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
-    let (local, offsite): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| candidate.id == LOCAL);
+    let (local, offsite): (Vec<Candidate>, Vec<_>) = candidates.iter().copied().partition(|candidate| candidate.id == LOCAL);
     let all: f64 = offsite.iter().map(|candidate| candidate.weight).sum();
     let able: Vec<_> = offsite.into_iter().filter(|candidate| takes(candidate.id)).collect();
     let some: f64 = able.iter().map(|candidate| candidate.weight).sum();
