@@ -117,7 +117,7 @@ pub struct Burst {
     pub when_full: WhenFull,
     /// Largest share of new flows that may leave, 0–1. Default 1.
     pub max_offsite_share: f64,
-    /// Slots per address family, a power of two, 64–4096. Default 1024.
+    /// Slots per address family, a power of two, 64–4096. Default 4096.
     pub slots: u32,
     /// The premises.
     pub local: Local,
