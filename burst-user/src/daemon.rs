@@ -153,7 +153,7 @@ impl<'a> Core<'a> {
                         });
                     }
                     let state = net.borrow_and_update().clone();
-                    self.publisher.follow(&state)?;
+                    self.publisher.follow(&state);
                     status.send_replace(Arc::new(self.tick(&state)));
                 }
                 Some(command) = commands.recv() => {

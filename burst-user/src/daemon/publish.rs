@@ -157,16 +157,22 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes what the kernel says of links and devices.
-    pub(super) fn follow(&mut self, net: &NetState) -> Result<(), KernelError> {
+    pub(super) fn follow(&mut self, net: &NetState) {
         self.follow_links(net);
         let now = start::devices(self.config, &self.links, net);
         let came = now.iter().any(|device| !self.attached.contains(&(device.name.clone(), device.ifindex)));
-        if came {
-            for attachment in self.attach(net)? {
-                tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back");
-            }
+        if !came {
+            return;
         }
-        Ok(())
+        match self.attach(net) {
+            Ok(attachments) => {
+                for Attachment { device, attached, .. } in attachments {
+                    tracing::warn!(device, how = ?attached, "attached anew, because a device came back");
+                }
+            }
+            // The other devices go on; the next event tries again.
+            Err(error) => tracing::error!(%error, "a device came back, but could not be attached to"),
+        }
     }
 
     /// Brings link and endpoint tables in line with the state of the links.
@@ -234,7 +240,7 @@ impl<'a> Publisher<'a> {
             );
             let mut writes = Vec::new();
             for family in [4, 6] {
-                let able: Vec<_> = candidates.iter().copied().filter(|c| self.takes(c.id, family)).collect();
+                let able = for_family(&candidates, |id| self.takes(id, family));
                 let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
@@ -306,6 +312,18 @@ impl<'a> Publisher<'a> {
     }
 }
 
+/// The candidates for the slots of one family. What leaves is shared by the endpoints that take this family, in
+/// proportion, so that the local share is the same in both; where none does, everything stays local.
+fn for_family(candidates: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
+    let (local, offsite): (Vec<Candidate>, Vec<_>) = candidates.iter().copied().partition(|candidate| candidate.id == LOCAL);
+    let all: f64 = offsite.iter().map(|candidate| candidate.weight).sum();
+    let able: Vec<_> = offsite.into_iter().filter(|candidate| takes(candidate.id)).collect();
+    let some: f64 = able.iter().map(|candidate| candidate.weight).sum();
+    let scale = if some > 0.0 { all / some } else { 0.0 };
+    let scaled = able.into_iter().map(|candidate| Candidate { weight: candidate.weight * scale, ..candidate });
+    local.into_iter().chain(scaled).collect()
+}
+
 /// The slot groups of a class.
 fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
     let Some(burst) = &class.burst else { return Vec::new() };
@@ -320,4 +338,35 @@ fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
             idle_timeout: burst.idle_timeout,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slots::achieved;
+
+    fn candidate(id: EndpointId, weight: f64) -> Candidate {
+        Candidate { id, key: u64::from(id), weight }
+    }
+
+    #[test]
+    fn the_local_share_is_the_same_in_both_families() {
+        // Local a quarter; one endpoint of IPv4, three of IPv6.
+        let all =
+            [candidate(LOCAL, 0.25), candidate(1, 0.3), candidate(2, 0.15), candidate(3, 0.15), candidate(4, 0.15)];
+        for (family, takes) in [(4, [1].as_slice()), (6, &[2, 3, 4])] {
+            let able = for_family(&all, |id| takes.contains(&id));
+            let sum: f64 = able.iter().map(|candidate| candidate.weight).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "{family}: {able:?}");
+            let shares = achieved(assign(space(1, "promo", family), 4096, &able));
+            assert!((shares[&LOCAL] - 0.25).abs() < 0.04, "{family}: {shares:?}");
+            assert_eq!(shares.keys().filter(|id| **id != LOCAL).copied().collect::<Vec<_>>(), takes);
+        }
+    }
+
+    #[test]
+    fn a_family_without_endpoints_stays_local() {
+        let able = for_family(&[candidate(LOCAL, 0.0), candidate(1, 1.0)], |_| false);
+        assert!(assign(1, 64, &able).iter().all(|&id| id == LOCAL));
+    }
 }

@@ -216,9 +216,7 @@ impl Maps {
     /// When the maps were made by a version with another ABI, for other hardware, or by something else. All-zero maps
     /// are new, and no error.
     pub(super) fn check_stamp(&self, pin_dir: &Path) -> Result<Option<Meta>, KernelError> {
-        let array: Array<&MapData, [u8; size_of::<Meta>()]> =
-            Array::try_from(&self.meta).map_err(|error| other("META", &error))?;
-        let meta: Meta = bytemuck::cast(array.get(&0, 0).map_err(|error| other("META", &error))?);
+        let meta = self.meta()?;
         if meta == Meta::zeroed() {
             return Ok(None);
         }
@@ -249,7 +247,39 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn stamp(&mut self, seed: u64) -> Result<(), KernelError> {
-        let meta = Meta { magic: MAGIC, abi: ABI, cpus: self.cpus as u32, seed, ..Meta::zeroed() };
+        self.set_meta(Meta { magic: MAGIC, abi: ABI, cpus: self.cpus as u32, seed, ..Meta::zeroed() })
+    }
+
+    /// Records how the flows of each class (id, name, shape) find their slots.
+    ///
+    /// # Errors
+    /// When a class's flows were placed in another way, which would send every one of them elsewhere; then nothing is
+    /// recorded. When the kernel refuses.
+    pub fn set_shapes(&mut self, classes: &[(u8, &str, u64)]) -> Result<(), KernelError> {
+        let mut meta = self.meta()?;
+        for &(id, name, shape) in classes {
+            if ![0, shape].contains(&meta.shape(id)) {
+                return Err(KernelError::new(
+                    Kind::State,
+                    format!(
+                        "class `{name}`: `slots` or `affinity` differ from those its running flows were placed by: every \
+                         flow would move"
+                    ),
+                    "restore the former values, or drain, `burst detach` and start anew",
+                ));
+            }
+            meta = meta.with_shape(id, shape);
+        }
+        self.set_meta(meta)
+    }
+
+    fn meta(&self) -> Result<Meta, KernelError> {
+        let array: Array<&MapData, [u8; size_of::<Meta>()]> =
+            Array::try_from(&self.meta).map_err(|error| other("META", &error))?;
+        Ok(bytemuck::cast(array.get(&0, 0).map_err(|error| other("META", &error))?))
+    }
+
+    fn set_meta(&mut self, meta: Meta) -> Result<(), KernelError> {
         let mut array: Array<&mut MapData, [u8; size_of::<Meta>()]> =
             Array::try_from(&mut self.meta).map_err(|error| other("META", &error))?;
         array.set(0, bytemuck::cast::<Meta, [u8; size_of::<Meta>()]>(meta), 0).map_err(|error| other("META", &error))
