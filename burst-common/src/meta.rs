@@ -24,10 +24,15 @@ pub struct Meta {
     pub seed: u64,
     /// Four bits per class: how its flows find their slots, see [`shape`]. Zero: nothing was placed yet.
     pub shapes: [u64; 4],
-    /// Zero.
-    pub pad: u64,
+    /// [`MODE_ACTIVE`] or [`MODE_SHADOW`]: what the slots were filled under. Zero: nothing was filled yet.
+    pub mode: u64,
 }
-layout!(Meta, size = 64, magic @ 0, abi @ 8, cpus @ 12, seed @ 16, shapes @ 24, pad @ 56);
+layout!(Meta, size = 64, magic @ 0, abi @ 8, cpus @ 12, seed @ 16, shapes @ 24, mode @ 56);
+
+/// Flows are where the slots say.
+pub const MODE_ACTIVE: u64 = 1;
+/// Flows are local, wherever the slots say.
+pub const MODE_SHADOW: u64 = 2;
 
 /// How the flows of a class find their slots: another shape sends every flow elsewhere. `slots` is a power of two, 64
 /// to 4096. Not zero.

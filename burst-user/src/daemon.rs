@@ -3,6 +3,7 @@
 //! `observe → decide → publish`, every tick; what the kernel says of links is published the moment it is heard. One task
 //! owns maps, slots and controller; all others only read, serve or hand over values.
 
+mod adopt;
 mod error;
 mod observe;
 mod publish;

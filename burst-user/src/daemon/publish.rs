@@ -11,6 +11,8 @@ use burst_common::link::Link as LinkRow;
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL};
 
+use super::adopt::adopt;
+use super::error::Error;
 use super::observe::Meter;
 use super::start;
 use super::trace::Trace;
@@ -45,7 +47,7 @@ pub(super) struct Publisher<'a> {
     epoch: (u32, Duration),
     swept: Option<Duration>,
     refused: Vec<u64>,
-    /// Pins that were alive at the last sweep, per class id.
+    /// Pins that the last sweep found, per class id.
     pins: BTreeMap<u16, u64>,
     trace: Trace,
 }
@@ -58,7 +60,8 @@ impl<'a> Publisher<'a> {
         compiled: Compiled,
         ids: &Ids,
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let mut installation = installation;
         let classes: Vec<_> = config
             .classes
             .iter()
@@ -72,10 +75,16 @@ impl<'a> Publisher<'a> {
         let groups: Vec<_> =
             config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
         let maps = &installation.maps;
-        let table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        let mut table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        adopt(config, &compiled, &mut table, &mut installation.maps)?;
+        let maps = &installation.maps;
         let control = maps.control();
+        let counters = maps.class_counters();
+        let refused = classes
+            .iter()
+            .map(|(id, _): &(u8, Vec<EndpointId>)| counters.get(usize::from(*id), Note::PinRefused.number()).packets);
         let count = config.classes.len();
-        Self {
+        Ok(Self {
             config,
             plan,
             compiled,
@@ -86,12 +95,12 @@ impl<'a> Publisher<'a> {
             attached: Vec::new(),
             epoch: (control.epoch, Duration::ZERO),
             swept: None,
-            refused: vec![0; count],
+            refused: refused.collect(),
             pins: BTreeMap::new(),
             trace: Trace::default(),
             classes,
             installation,
-        }
+        })
     }
 
     /// The maps, to read.
@@ -136,10 +145,15 @@ impl<'a> Publisher<'a> {
         let burst = self.config.classes.iter().enumerate().filter(|(_, class)| class.burst.is_some());
         burst
             .map(|(index, _)| {
-                let local = |summary: crate::slots::Summary| summary.shares.get(&LOCAL).copied();
-                // The family that is more local decides: coming home is the safe direction.
-                let share = self.summaries(index).filter_map(local).fold(0.0, f64::max);
-                (index, share)
+                let (id, endpoints) = self.ids(index);
+                let shifts = |family: &u8| endpoints.iter().any(|&endpoint| self.takes(endpoint, *family));
+                let local = |family| {
+                    let summary = self.table.summary(GroupId { class: u16::from(id), family });
+                    summary.shares.get(&LOCAL).copied().unwrap_or(0.0)
+                };
+                // Of the families that can be shifted the more local one decides: coming home is the safe direction.
+                let share = [4, 6].into_iter().filter(shifts).map(local).reduce(f64::max);
+                (index, share.unwrap_or(1.0))
             })
             .collect()
     }
@@ -315,7 +329,8 @@ impl<'a> Publisher<'a> {
 /// The candidates for the slots of one family. What leaves is shared by the endpoints that take this family, in
 /// proportion, so that the local share is the same in both; where none does, everything stays local.
 fn for_family(candidates: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
-    let (local, offsite): (Vec<Candidate>, Vec<_>) = candidates.iter().copied().partition(|candidate| candidate.id == LOCAL);
+    let (local, offsite): (Vec<Candidate>, Vec<_>) =
+        candidates.iter().copied().partition(|candidate| candidate.id == LOCAL);
     let all: f64 = offsite.iter().map(|candidate| candidate.weight).sum();
     let able: Vec<_> = offsite.into_iter().filter(|candidate| takes(candidate.id)).collect();
     let some: f64 = able.iter().map(|candidate| candidate.weight).sum();

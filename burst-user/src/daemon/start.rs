@@ -89,9 +89,8 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
     installation.maps.set_shapes(&shapes.collect::<Vec<_>>())?;
     // Names before ids are used: whoever finds the maps must be able to read them.
     installation.maps.set_names(&ids.writes)?;
-    installation.maps.set_returns(&compiled.returns);
     let adopted = installation.adopted;
-    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed);
+    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed)?;
     publisher.follow_links(net);
     let attached = publisher.attach(net)?;
     for attachment in attached {

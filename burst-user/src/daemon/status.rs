@@ -1,12 +1,9 @@
 //! What there is to see after a tick.
 
-use std::collections::BTreeMap;
-
 use burst_common::counter::{Counter, IN, OUT};
 use burst_common::endpoint::link_at;
 use burst_common::limits::ENDPOINT_LINKS;
 use burst_common::reason::{Note, Reason};
-use burst_common::slot::EndpointId;
 use tokio::time::Instant;
 
 use super::Core;
@@ -47,7 +44,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
     });
     let mut warnings = Vec::new();
     if core.publisher.maps().control().bypass != 0 {
-        warnings.push("bypass is on: every packet passes".to_owned());
+        warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
     Status {
         version: api::VERSION,
@@ -68,14 +65,10 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
     let (id, endpoints) = core.publisher.ids(index);
     let decided = &core.decision.classes[index];
     let opened = Opened::measure(core, index, usize::from(id));
-    let (mut slots, mut shares) =
-        (Slots { total: burst.slots * 2, ..Slots::default() }, BTreeMap::<EndpointId, f64>::new());
+    let mut slots = Slots { total: burst.slots * 2, ..Slots::default() };
     for summary in core.publisher.summaries(index) {
         slots.transition += summary.moving as u32;
         slots.pins += summary.pinned as u32;
-        for (endpoint, share) in summary.shares {
-            *shares.entry(endpoint).or_default() += share / 2.0;
-        }
     }
     let mut next = 0;
     let tiers = burst.tiers.iter().enumerate().map(|(number, tier)| {

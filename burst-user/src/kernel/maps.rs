@@ -118,14 +118,9 @@ impl Maps {
         self.endpoints.read(id as usize)
     }
 
-    /// Writes an endpoint's row. No slot or pin may name it yet, or the row may differ in its links only.
+    /// Writes an endpoint's row: one that no slot or pin names yet, or one that differs in its links only.
     pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) {
         self.endpoints.write(id as usize, endpoint);
-    }
-
-    /// Publishes which links an endpoint is reached by, by one store.
-    pub fn set_endpoint_links(&self, id: EndpointId, table: u64) {
-        self.endpoints.write_word(id as usize, Endpoint::LINKS_OFFSET, table);
     }
 
     /// Reads a link's row.
@@ -134,25 +129,26 @@ impl Maps {
         self.links.read(id as usize)
     }
 
-    /// Writes a link's row.
+    /// Writes a link's row. A packet that is forwarded meanwhile may get half of the old and half of the new next-hop
+    /// MAC address, and is lost; to take the link down first would send it to the local stack, which resets its flow.
     pub fn set_link(&self, id: u8, link: &Link) {
         self.links.write(id as usize, link);
     }
 
-    /// Writes rows of the return table; the last word of a row, which holds its protocol, becomes visible last.
-    pub fn set_returns(&self, rows: &[(usize, Return)]) {
-        for (row, entry) in rows {
-            self.returns.write(*row, entry);
-        }
+    /// Reads a row of the return table.
+    #[must_use]
+    pub fn returns(&self, row: usize) -> Return {
+        self.returns.read(row)
     }
 
-    /// Frees the rows of the return table that `keep` does not name.
-    pub fn retain_returns(&self, keep: impl Fn(usize) -> bool) {
-        for row in (0..MAX_RETURNS).filter(|&row| !keep(row)) {
-            if self.returns.read(row).proto != 0 {
-                self.returns.write(row, &Return::zeroed());
-            }
+    /// Writes a row of the return table. Its last word holds the protocol and becomes visible last; a row in use first
+    /// gets a protocol that no packet has (255, "Reserved" at IANA), so that no reader takes half of it for either.
+    pub fn set_return(&self, row: usize, entry: &Return) {
+        let former = self.returns.read(row);
+        if former.proto != 0 {
+            self.returns.write(row, &Return { proto: u8::MAX, ..former });
         }
+        self.returns.write(row, entry);
     }
 
     /// Reads the control word.
@@ -271,6 +267,23 @@ impl Maps {
             meta = meta.with_shape(id, shape);
         }
         self.set_meta(meta)
+    }
+
+    /// The mode under which the slots were filled ([`Meta::mode`]).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mode(&self) -> Result<u64, KernelError> {
+        Ok(self.meta()?.mode)
+    }
+
+    /// Records the mode under which the slots are filled.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_mode(&mut self, mode: u64) -> Result<(), KernelError> {
+        let meta = self.meta()?;
+        self.set_meta(Meta { mode, ..meta })
     }
 
     fn meta(&self) -> Result<Meta, KernelError> {
