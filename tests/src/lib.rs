@@ -50,5 +50,8 @@ pub mod load;
 pub mod servers;
 
 pub mod packet;
+
+pub mod golden;
+
 pub mod sniffer;
 pub mod svg;
