@@ -94,7 +94,8 @@ reasons! {
 
     /// From a link, but not from an endpoint or a service address: the kernel's.
     NotReturn = 32, Pass, "not-return";
-    /// From an endpoint to an address of this host (a probe's answer), or one that the routing table has no way to.
+    /// From an endpoint to an address of this host: a probe's answer. Also where the routing table has no way at all:
+    /// the lookup does not tell the two apart.
     ToHost = 33, Pass, "to-host";
     /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve. Where
     /// the service's address is the edge host's own, the kernel drops it instead, as it would any packet from itself.
@@ -103,7 +104,8 @@ reasons! {
     ReturnTooBig = 35, Pass, "return-too-big";
     /// A reply to a client behind a device that burst does not redirect to: rewritten, and left to the kernel.
     ReturnElsewhere = 36, Pass, "return-elsewhere";
-    /// A reply whose route says unreachable, prohibited or blackhole, or forwarding is off on the link's device.
+    /// A reply the routing table refuses a way (unreachable, blackhole, prohibit), or forwarding is off on the link's
+    /// device.
     NoRoute = 37, Pass, "no-route";
 }
 

@@ -50,6 +50,9 @@ pub mod load;
 pub mod servers;
 
 pub mod packet;
+
+pub mod golden;
+
 pub mod sniffer;
 pub mod svg;
 
