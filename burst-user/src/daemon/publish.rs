@@ -216,17 +216,15 @@ impl<'a> Publisher<'a> {
             }
             let (id, endpoints) = (u16::from(self.classes[index].0), &self.classes[index].1);
             let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
-            let mut candidates = vec![Candidate { id: LOCAL, key: key(""), weight: decided.local }];
-            candidates.extend(
-                endpoints.iter().zip(names).zip(&decided.weights).map(|((&id, name), &weight)| Candidate {
-                    id,
-                    key: key(&name),
-                    weight,
-                }),
-            );
+            let candidates: Vec<_> = endpoints
+                .iter()
+                .zip(names)
+                .zip(&decided.weights)
+                .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
+                .collect();
             let mut writes = Vec::new();
             for family in [4, 6] {
-                let able: Vec<_> = candidates.iter().copied().filter(|c| self.takes(c.id, family)).collect();
+                let able = of_family(decided.local, &candidates, |id| self.takes(id, family));
                 let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
@@ -296,6 +294,19 @@ impl<'a> Publisher<'a> {
     }
 }
 
+/// The candidates of one address family: local, and the endpoints that can take it. These get what was decided for the
+/// endpoints of both families together, so that as much of this family leaves as of the other. Without any, it stays.
+fn of_family(local: f64, endpoints: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
+    let sum = |all: &[Candidate]| all.iter().map(|candidate| candidate.weight).sum::<f64>();
+    let mut able: Vec<_> = endpoints.iter().copied().filter(|candidate| takes(candidate.id)).collect();
+    let (all, own) = (sum(endpoints), sum(&able));
+    if own > 0.0 && own < all {
+        able.iter_mut().for_each(|candidate| candidate.weight *= all / own);
+    }
+    able.push(Candidate { id: LOCAL, key: key(""), weight: local });
+    able
+}
+
 /// The slot groups of a class.
 fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
     let Some(burst) = &class.burst else { return Vec::new() };
@@ -310,4 +321,36 @@ fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
             idle_timeout: burst.idle_timeout,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_family_sends_away_what_was_decided_for_both() {
+        let endpoint = |id, weight| Candidate { id, key: u64::from(id), weight };
+        // 1 and 2 take IPv4, 3 takes IPv6, 4 takes both.
+        let takes = |family: u8| move |id: EndpointId| id == 4 || (id < 3) == (family == 4);
+        for (local, weights, v4, v6) in [
+            (0.5, [0.125, 0.125, 0.25, 0.0], vec![(1, 0.25), (2, 0.25), (4, 0.0)], vec![(3, 0.5), (4, 0.0)]),
+            (0.0, [0.5, 0.25, 0.25, 0.0], vec![(1, 2.0 / 3.0), (2, 1.0 / 3.0), (4, 0.0)], vec![(3, 1.0), (4, 0.0)]),
+            (0.4, [0.0, 0.0, 0.0, 0.6], vec![(1, 0.0), (2, 0.0), (4, 0.6)], vec![(3, 0.0), (4, 0.6)]),
+            // Nothing of this family can be sent anywhere.
+            (0.4, [0.3, 0.3, 0.0, 0.0], vec![(1, 0.3), (2, 0.3), (4, 0.0)], vec![(3, 0.0), (4, 0.0)]),
+            (1.0, [0.0; 4], vec![(1, 0.0), (2, 0.0), (4, 0.0)], vec![(3, 0.0), (4, 0.0)]),
+        ] {
+            let endpoints: Vec<_> = (1..).zip(weights).map(|(id, weight)| endpoint(id, weight)).collect();
+            for (family, mut expected) in [(4, v4), (6, v6)] {
+                expected.push((LOCAL, local));
+                let found = of_family(local, &endpoints, takes(family));
+                assert_eq!(found.len(), expected.len());
+                for (found, (id, weight)) in found.iter().zip(expected) {
+                    assert_eq!(found.id, id, "family {family}, weights {weights:?}");
+                    assert!((found.weight - weight).abs() < 1e-12, "{found:?} is not {weight}, family {family}");
+                }
+            }
+        }
+        assert!(of_family(0.4, &[], takes(4)).iter().all(|candidate| candidate.id == LOCAL));
+    }
 }
