@@ -49,8 +49,10 @@ pub mod client;
 pub mod load;
 pub mod servers;
 
+pub mod foreign;
 pub mod packet;
 pub mod sniffer;
 pub mod svg;
 
+pub mod daemon;
 pub mod demo;
