@@ -222,15 +222,29 @@ impl<'a> Publisher<'a> {
                 .zip(&decided.weights)
                 .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
                 .collect();
+            let able = [4, 6].map(|family| of_family(decided.local, &candidates, |id| self.takes(id, family)));
+            // What a former daemon left is kept while it is as good as what would be drawn now: the exact weights that
+            // it was drawn by are not known, and to draw by others would move slots for nothing.
+            let adopted = self.installation.adopted && self.published[index].is_empty();
+            if adopted && [4, 6].iter().zip(&able).all(|(&family, able)| self.fits(GroupId { class: id, family }, able))
+            {
+                self.published[index] = weights;
+                continue;
+            }
             let mut writes = Vec::new();
-            for family in [4, 6] {
-                let able = of_family(decided.local, &candidates, |id| self.takes(id, family));
+            for (family, able) in [4, 6].into_iter().zip(able) {
                 let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
             self.store(&writes);
             self.published[index] = weights;
         }
+    }
+
+    /// Whether the slots of a group are such as these weights give.
+    fn fits(&self, group: GroupId, weights: &[Candidate]) -> bool {
+        let slots = self.table.currents(group).count();
+        is_drawn_by(&self.table.summary(group).shares, weights, slots)
     }
 
     /// Whether an endpoint can take packets of a family.
@@ -307,6 +321,19 @@ fn of_family(local: f64, endpoints: &[Candidate], takes: impl Fn(EndpointId) -> 
     able
 }
 
+/// Whether shares of so many slots are likely to be drawn by these weights: each destination within six standard
+/// deviations of its weight (of the binomial distribution; rendezvous hashing draws every slot by itself), which for
+/// nothing and for all is exact, and nobody else with any.
+fn is_drawn_by(shares: &BTreeMap<EndpointId, f64>, weights: &[Candidate], slots: usize) -> bool {
+    let sum: f64 = weights.iter().map(|candidate| candidate.weight).sum();
+    let likely = |candidate: &Candidate| {
+        let wanted = if sum > 0.0 { candidate.weight / sum } else { f64::from(u8::from(candidate.id == LOCAL)) };
+        let deviation = (wanted * (1.0 - wanted).max(0.0) / slots as f64).sqrt();
+        (shares.get(&candidate.id).copied().unwrap_or(0.0) - wanted).abs() <= 6.0 * deviation + 1e-9
+    };
+    weights.iter().all(likely) && shares.keys().all(|id| weights.iter().any(|candidate| candidate.id == *id))
+}
+
 /// The slot groups of a class.
 fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
     let Some(burst) = &class.burst else { return Vec::new() };
@@ -326,6 +353,32 @@ fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn adopted_slots_are_kept_only_where_they_could_have_been_drawn() {
+        let weights = |all: &[(u16, f64)]| -> Vec<_> {
+            all.iter().map(|&(id, weight)| Candidate { id, key: u64::from(id), weight }).collect()
+        };
+        for (shares, wanted, fits) in [
+            (&[(LOCAL, 1.0)][..], &[(LOCAL, 1.0), (1, 0.0)][..], true),
+            (&[(LOCAL, 0.999), (1, 0.001)], &[(LOCAL, 1.0), (1, 0.0)], false),
+            (&[(1, 1.0)], &[(LOCAL, 0.0), (1, 1.0)], true),
+            (&[(LOCAL, 0.001), (1, 0.999)], &[(LOCAL, 0.0), (1, 1.0)], false),
+            (&[(LOCAL, 0.52), (1, 0.48)], &[(LOCAL, 0.5), (1, 0.5)], true),
+            (&[(LOCAL, 0.62), (1, 0.38)], &[(LOCAL, 0.5), (1, 0.5)], false),
+            // Weights need not sum up to one; without any, all is local.
+            (&[(LOCAL, 0.52), (1, 0.48)], &[(LOCAL, 2.0), (1, 2.0)], true),
+            (&[(LOCAL, 1.0)], &[(LOCAL, 0.0), (1, 0.0)], true),
+            (&[(1, 1.0)], &[(LOCAL, 0.0), (1, 0.0)], false),
+            // An endpoint that is new, and one that is no more.
+            (&[(LOCAL, 0.5), (1, 0.5)], &[(LOCAL, 0.5), (1, 0.25), (2, 0.25)], false),
+            (&[(LOCAL, 0.5), (1, 0.25), (2, 0.25)], &[(LOCAL, 0.5), (1, 0.5)], false),
+            (&[(LOCAL, 0.999), (9, 0.001)], &[(LOCAL, 0.999)], false),
+        ] {
+            let drawn = is_drawn_by(&shares.iter().copied().collect(), &weights(wanted), 1024);
+            assert_eq!(drawn, fits, "{shares:?} by {wanted:?}");
+        }
+    }
 
     #[test]
     fn each_family_sends_away_what_was_decided_for_both() {
