@@ -124,7 +124,9 @@ impl Bed {
         for family in Family::ALL {
             bed.neighbour(FIRST_CLIENT.of(family), CLIENT_DEVICE, CLIENT_MAC)?;
         }
-        bed.maps().set_returns(&bed.compiled.returns);
+        for (row, entry) in &bed.compiled.returns {
+            bed.maps().set_return(*row, entry);
+        }
         for link in &config.links {
             bed.link_up(&link.name, &link.device, link.mtu)?;
         }

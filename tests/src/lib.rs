@@ -49,6 +49,7 @@ pub mod client;
 pub mod load;
 pub mod servers;
 
+pub mod foreign;
 pub mod packet;
 
 pub mod golden;
@@ -56,4 +57,5 @@ pub mod golden;
 pub mod sniffer;
 pub mod svg;
 
+pub mod daemon;
 pub mod demo;

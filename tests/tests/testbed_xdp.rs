@@ -1,11 +1,11 @@
 //! The links carry what XDP redirects: a five-instruction program makes EDGE a wire, and whole bodies go through it
 //! in both directions. burst's own program is not needed for this, nor tested by it.
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burst_tests::client::{self, Connection, Kind, Page};
+use burst_tests::foreign::wire;
 use burst_tests::link::mac_text;
 use burst_tests::netns::Namespace;
 use burst_tests::servers::{self, Limits, LocalSite, Site};
@@ -13,82 +13,6 @@ use burst_tests::topology::{
     CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_DX, EDGE_INSIDE, EDGE_OUTSIDE, Family, LOCAL_DEVICE,
     LOCAL_MAC, Options, PAYMENT, SHOP, TO_EDGE, Topology,
 };
-
-/// `attr` of BPF_PROG_LOAD, as in the kernel's `include/uapi/linux/bpf.h`, up to the fields used here.
-#[repr(C)]
-#[derive(Default)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    attach_type: u32,
-}
-
-/// `attr` of BPF_LINK_CREATE.
-#[repr(C)]
-struct LinkCreate {
-    program: u32,
-    ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-const BPF_PROG_LOAD: i64 = 5;
-const BPF_LINK_CREATE: i64 = 28;
-const BPF_PROG_TYPE_XDP: u32 = 6;
-const BPF_XDP: u32 = 37;
-const XDP_FLAGS_DRV_MODE: u32 = 4;
-/// `bpf_redirect`.
-const HELPER_REDIRECT: i32 = 23;
-
-fn bpf<T>(command: i64, attributes: &T) -> Result<OwnedFd> {
-    // SAFETY: the attributes live through the call, are as long as said, and point only to memory that does, too.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-    let fd = i32::try_from(fd)?;
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error()).with_context(|| format!("bpf command {command}"));
-    }
-    // SAFETY: both commands answer a new descriptor, which nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Redirects every frame that enters at `from` out of `to`, natively, until the answer is dropped.
-fn wire(namespace: &Namespace, from: &str, to: &str) -> Result<OwnedFd> {
-    let [from, to] = [from, to].map(|device| namespace.ifindex(device));
-    let (from, to) = (from?, i32::try_from(to?)?);
-    let instruction = |code: u8, registers: u8, immediate: i32| {
-        u64::from(code) | u64::from(registers) << 8 | u64::from(immediate.cast_unsigned()) << 32
-    };
-    // r1 = to; r2 = 0; r0 = bpf_redirect(r1, r2); return r0.
-    let instructions = [
-        instruction(0xb7, 1, to),
-        instruction(0xb7, 2, 0),
-        instruction(0x85, 0, HELPER_REDIRECT),
-        instruction(0x95, 0, 0),
-    ];
-    let program = bpf(
-        BPF_PROG_LOAD,
-        &ProgramLoad {
-            program_type: BPF_PROG_TYPE_XDP,
-            instruction_count: u32::try_from(instructions.len())?,
-            instructions: instructions.as_ptr().addr() as u64,
-            license: c"GPL".as_ptr().addr() as u64,
-            attach_type: BPF_XDP,
-            ..ProgramLoad::default()
-        },
-    )?;
-    let program = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&program)).map(|number| (program, number))?;
-    let link = LinkCreate { program: program.1, ifindex: from, attach_type: BPF_XDP, flags: XDP_FLAGS_DRV_MODE };
-    namespace.run(|| bpf(BPF_LINK_CREATE, &link))?
-}
 
 /// Makes `namespace` send what goes to `next_hop` to another MAC than its own, so that EDGE can be a wire.
 fn point(namespace: &Namespace, device: &str, next_hop: burst_tests::topology::Pair, mac: [u8; 6]) -> Result<()> {

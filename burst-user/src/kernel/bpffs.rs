@@ -11,6 +11,9 @@ use super::error::{KernelError, Kind};
 /// Magic number of a bpffs (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
+/// What the kernel itself puts into every bpffs (kernel/bpf/preload, CONFIG_BPF_PRELOAD): it goes with the mount.
+const OF_THE_KERNEL: [&str; 2] = ["maps.debug", "progs.debug"];
+
 /// Directory of the shared maps.
 pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join("maps")
@@ -71,7 +74,8 @@ pub(super) fn remove(pin_dir: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    let empty = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_none());
+    let foreign = |entry: &fs::DirEntry| !OF_THE_KERNEL.iter().any(|name| entry.file_name() == *name);
+    let empty = fs::read_dir(pin_dir).is_ok_and(|entries| !entries.flatten().any(|entry| foreign(&entry)));
     let own_mount = fs::metadata(pin_dir)
         .ok()
         .zip(pin_dir.parent().and_then(|parent| fs::metadata(parent).ok()))
