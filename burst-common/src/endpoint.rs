@@ -46,6 +46,9 @@ pub struct Endpoint {
 layout!(Endpoint, size = 64, address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, pad @ 59);
 
 impl Endpoint {
+    /// Offset of [`Endpoint::links`], for userspace that publishes only this word.
+    pub const LINKS_OFFSET: usize = core::mem::offset_of!(Endpoint, links);
+
     /// What a destination port (network byte order) becomes.
     #[inline(always)]
     #[must_use]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use burst_common::endpoint::Endpoint;
 use burst_common::limits::MAX_CLASS_SLOTS;
 use burst_common::link::Link as LinkRow;
 use burst_common::reason::Note;
@@ -212,8 +213,11 @@ impl<'a> Publisher<'a> {
         for endpoint in &self.compiled.endpoints {
             let mut row = endpoint.row;
             row.links = endpoint.links_word(|link| up.contains(&link));
-            if maps.endpoint(endpoint.id) != row {
+            let former = maps.endpoint(endpoint.id);
+            if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);
+            } else if former.links != row.links {
+                maps.set_endpoint_links(endpoint.id, row.links);
             }
         }
         for (link, state) in self.config.links.iter().zip(&net.links).filter(|(_, state)| !state.up) {

@@ -123,6 +123,11 @@ impl Maps {
         self.endpoints.write(id as usize, endpoint);
     }
 
+    /// Publishes which links an endpoint is reached by, by one store.
+    pub fn set_endpoint_links(&self, id: EndpointId, table: u64) {
+        self.endpoints.write_word(id as usize, Endpoint::LINKS_OFFSET, table);
+    }
+
     /// Reads a link's row.
     #[must_use]
     pub fn link(&self, id: u8) -> Link {
