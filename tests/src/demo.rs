@@ -1,5 +1,5 @@
 //! The demonstration: a promotion rises tenfold and falls again while payment goes on; burst shifts what does not fit,
-//! and brings it home. It drives and measures; the verdict is in [`verdict`], the numbers of the plan in [`plan`].
+//! and brings it home. It drives and measures; the verdict is in `verdict`, the numbers of the plan in `plan`.
 
 mod plan;
 mod verdict;
