@@ -92,7 +92,9 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
     let adopted = installation.adopted;
     let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed)?;
     publisher.follow_links(net);
+    let begun = super::clock();
     let attached = publisher.attach(net)?;
+    tracing::info!(devices = attached.len(), took = ?(super::clock() - begun), "loaded and attached");
     for attachment in attached {
         tracing::info!(device = attachment.device, how = ?attachment.attached, adopted, "attached");
     }
