@@ -7,6 +7,7 @@ mod adopt;
 mod error;
 mod observe;
 mod publish;
+mod returns;
 mod start;
 mod status;
 mod trace;

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use burst_common::endpoint::Endpoint;
-use burst_common::limits::MAX_CLASS_SLOTS;
 use burst_common::link::Link as LinkRow;
 use burst_common::reason::Note;
-use burst_common::slot::{EndpointId, LOCAL};
+use burst_common::slot::{EndpointId, LOCAL, base};
 
 use super::adopt::adopt;
 use super::error::Error;
@@ -324,7 +323,7 @@ impl<'a> Publisher<'a> {
         let pins = match self.installation.maps.pins.read() {
             Ok(pins) => pins,
             Err(error) => {
-                tracing::error!(%error, "the pins could not be read; no transition ends until they are");
+                tracing::error!(%error, "the pins could not be read; no slot becomes stable until they are");
                 return None;
             }
         };
@@ -371,12 +370,11 @@ fn is_drawn_by(shares: &BTreeMap<EndpointId, f64>, weights: &[Candidate], slots:
 /// The slot groups of a class.
 fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
     let Some(burst) = &class.burst else { return Vec::new() };
-    let base = u32::from(id) * 2 * MAX_CLASS_SLOTS as u32;
-    [(4, base), (6, base + MAX_CLASS_SLOTS as u32)]
+    [4, 6]
         .into_iter()
-        .map(|(family, base)| Group {
+        .map(|family| Group {
             id: GroupId { class: u16::from(id), family },
-            base,
+            base: base(id, family),
             slots: burst.slots,
             by_client: burst.affinity == Affinity::Client,
             idle_timeout: burst.idle_timeout,
