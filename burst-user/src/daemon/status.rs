@@ -49,6 +49,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
     if core.publisher.maps().control().bypass != 0 {
         warnings.push("bypass is on: every packet passes".to_owned());
     }
+    warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     Status {
         version: api::VERSION,
         burst: env!("CARGO_PKG_VERSION").to_owned(),
