@@ -333,7 +333,14 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it does not within [`PATIENCE`], with the status.
     pub fn until(&self, what: &str, mut holds: impl FnMut(&[Burst]) -> bool) -> Result<()> {
-        let waited = poll::until(what, PATIENCE, || Ok(holds(&self.shop()?).then_some(())));
+        let waited = poll::until(what, PATIENCE, || {
+            let held = holds(&self.shop()?);
+            if !held {
+                // Each question is a process, and the machine has other things to do.
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            Ok(held.then_some(()))
+        });
         waited.with_context(|| format!("the shop is {:#?}", self.shop()))
     }
 
