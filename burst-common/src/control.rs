@@ -17,8 +17,3 @@ pub struct Control {
     pub pad: [u32; 14],
 }
 layout!(Control, size = 64, bypass @ 0, epoch @ 4, pad @ 8);
-
-impl Control {
-    /// Offset of [`Control::epoch`], for userspace that publishes only this word.
-    pub const EPOCH_OFFSET: usize = core::mem::offset_of!(Control, epoch);
-}

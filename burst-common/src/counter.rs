@@ -12,7 +12,8 @@ use crate::proof::layout;
 pub struct Counter {
     /// Packets.
     pub packets: u64,
-    /// Bytes of those packets, from the Ethernet header on, as they arrived.
+    /// Bytes of those packets, from the Ethernet header to the end of the IP packet, as they arrived; of packets that are
+    /// not understood, the linear part.
     pub bytes: u64,
     /// Those of the packets that opened a flow.
     pub openers: u64,

@@ -108,7 +108,8 @@ pub struct Flow<A> {
 }
 
 impl<A: Address> Flow<A> {
-    /// Whether this packet opens its flow: a TCP SYN without ACK.
+    /// Whether this packet opens its flow: a TCP SYN without ACK. No UDP packet does in this version, and a repeated SYN
+    /// counts again.
     #[inline(always)]
     #[must_use]
     pub fn opens(&self) -> bool {

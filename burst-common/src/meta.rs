@@ -22,10 +22,40 @@ pub struct Meta {
     pub cpus: u32,
     /// Seed of the flow hash the slots were filled for.
     pub seed: u64,
-    /// Zero.
-    pub pad: [u64; 5],
+    /// Four bits per class: how its flows find their slots, see [`shape`]. Zero: nothing was placed yet.
+    pub shapes: [u64; 4],
+    /// [`MODE_ACTIVE`] or [`MODE_SHADOW`]: what the slots were filled under. Zero: nothing was filled yet.
+    pub mode: u64,
 }
-layout!(Meta, size = 64, magic @ 0, abi @ 8, cpus @ 12, seed @ 16, pad @ 24);
+layout!(Meta, size = 64, magic @ 0, abi @ 8, cpus @ 12, seed @ 16, shapes @ 24, mode @ 56);
+
+/// Flows are where the slots say.
+pub const MODE_ACTIVE: u64 = 1;
+/// Flows are local, wherever the slots say.
+pub const MODE_SHADOW: u64 = 2;
+
+/// How the flows of a class find their slots: another shape sends every flow elsewhere. `slots` is a power of two, 64
+/// to 4096. Not zero.
+#[must_use]
+pub const fn shape(slots: u32, by_client: bool) -> u64 {
+    (slots.trailing_zeros() as u64 - 5) & 7 | (by_client as u64) << 3
+}
+
+impl Meta {
+    /// The shape that a class's flows were placed by; 0 when none were.
+    #[must_use]
+    pub const fn shape(&self, class: u8) -> u64 {
+        self.shapes[class as usize / 16 % 4] >> (class % 16 * 4) & 15
+    }
+
+    /// The same with another shape of a class.
+    #[must_use]
+    pub const fn with_shape(mut self, class: u8, shape: u64) -> Self {
+        let (word, shift) = (class as usize / 16 % 4, class % 16 * 4);
+        self.shapes[word] = self.shapes[word] & !(15 << shift) | (shape & 15) << shift;
+        self
+    }
+}
 
 /// Rows of the names map: classes, then links, then endpoints.
 pub const NAMES: usize = MAX_CLASSES + MAX_LINKS + MAX_ENDPOINTS;
@@ -100,6 +130,19 @@ pub const fn endpoint_name(id: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_keeps_its_own_shape() {
+        let mut meta = Meta::zeroed();
+        for class in 1..64 {
+            meta = meta.with_shape(class, shape(64 << (class % 7), class % 2 == 0));
+        }
+        for class in 1..64 {
+            assert_eq!(meta.shape(class), shape(64 << (class % 7), class % 2 == 0), "{class}");
+        }
+        assert_eq!((meta.shape(0), shape(64, false), shape(4096, true)), (0, 1, 15));
+        assert_eq!(meta.with_shape(7, 0).shape(7), 0);
+    }
 
     #[test]
     fn a_name_survives_and_a_broken_row_is_no_name() {

@@ -94,15 +94,18 @@ reasons! {
 
     /// From a link, but not from an endpoint or a service address: the kernel's.
     NotReturn = 32, Pass, "not-return";
-    /// From an endpoint to an address of this host: a probe's answer.
+    /// From an endpoint to an address of this host: a probe's answer. Also where the routing table has no way at all:
+    /// the lookup does not tell the two apart.
     ToHost = 33, Pass, "to-host";
-    /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve.
+    /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve. Where
+    /// the service's address is the edge host's own, the kernel drops it instead, as it would any packet from itself.
     NoNeighbour = 34, Pass, "no-neighbour";
     /// A reply that does not fit the client side's MTU: rewritten, and left to the kernel to answer.
     ReturnTooBig = 35, Pass, "return-too-big";
     /// A reply to a client behind a device that burst does not redirect to: rewritten, and left to the kernel.
     ReturnElsewhere = 36, Pass, "return-elsewhere";
-    /// A reply the routing table has no way for, or forwarding is off on the link's device.
+    /// A reply the routing table refuses a way (unreachable, blackhole, prohibit), or forwarding is off on the link's
+    /// device.
     NoRoute = 37, Pass, "no-route";
 }
 

@@ -91,13 +91,7 @@ fn address<A: Family>(packet: &Packet, frame: &Frame<A>, changed: &Changed<A>, h
     // SAFETY: `at` checked both.
     unsafe {
         (*ports)[if changed.side == Side::Source { 0 } else { 1 }] = changed.port;
-        let sum = *checksum;
-        *checksum = match changed.delta.apply(sum) {
-            // Over IPv4 no checksum stays none; a computed zero is sent as all ones (RFC 768, RFC 8200 section 8.1).
-            _ if udp && sum == 0 => 0,
-            0 if udp => 0xffff,
-            new => new,
-        };
+        *checksum = if udp { changed.delta.apply_udp(*checksum) } else { changed.delta.apply(*checksum) };
     }
     Some(())
 }

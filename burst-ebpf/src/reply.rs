@@ -61,6 +61,9 @@ fn send_home<A: Family>(
                 (rewrite::homeward(flow, flow.src, flow.src_port), LOCAL)
             }
         };
+    if maps::control().ok_or(Reason::Unready)?.bypass != 0 {
+        return Err(Reason::Bypass);
+    }
     // SAFETY: all-zero is a valid value of this plain C structure.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     let reason = route(ctx, frame, &changed, &mut fib);

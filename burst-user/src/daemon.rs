@@ -3,11 +3,13 @@
 //! `observe → decide → publish`, every tick; what the kernel says of links is published the moment it is heard. One task
 //! owns maps, slots and controller; all others only read, serve or hand over values.
 
+mod adopt;
 mod error;
 mod observe;
 mod publish;
 mod start;
 mod status;
+mod trace;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,6 +92,12 @@ pub async fn detach(pin_dir: &std::path::Path) -> Result<Vec<String>, Error> {
     Ok(devices)
 }
 
+/// The clock: the only one that decisions and publications are dated by.
+#[expect(clippy::disallowed_methods, reason = "the daemon's loop hands time to everything else")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
 /// What the loop owns.
 struct Core<'a> {
     config: &'a Config,
@@ -116,7 +124,7 @@ impl<'a> Core<'a> {
             meter: Meter::default(),
             orders: HashMap::new(),
             decision: Decision::default(),
-            started: Instant::now(),
+            started: clock(),
         }
     }
 
@@ -163,13 +171,15 @@ impl<'a> Core<'a> {
 
     /// One round: follow the kernel, observe, decide, publish; and what there is to see after it.
     fn tick(&mut self, net: &NetState) -> Status {
-        let now = self.started.elapsed();
+        let at = clock();
+        let now = at - self.started;
         self.publisher.follow(now, net);
         self.orders.retain(|_, order| order.until > now);
         self.meter.read(now, &self.publisher);
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
-        let observation = observe::observation(self.config, &self.meter, &self.publisher, &self.sources, net, &forced);
+        let observation =
+            observe::observation(self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
         let decision = self.controller.step(now, &observation);
         for (class, (old, new)) in self.config.classes.iter().zip(self.decision.classes.iter().zip(&decision.classes)) {
             if (old.local - new.local).abs() > 1e-9 {
@@ -177,13 +187,16 @@ impl<'a> Core<'a> {
             }
         }
         self.decision = decision;
-        self.publisher.publish(now, &self.decision);
+        let words = self.publisher.publish(now, &self.decision);
+        if words > 0 {
+            tracing::info!(words, took = ?(clock() - at), "published");
+        }
         self.publisher.maintain(now, &self.meter);
-        status::status(self, net, now)
+        status::status(self, net, at)
     }
 
     fn obey(&mut self, command: Command) {
-        let now = self.started.elapsed();
+        let now = clock() - self.started;
         // A caller that hung up still gave its order; it is in force and logged.
         match command {
             Command::Override { class, request, peer, reply } => {

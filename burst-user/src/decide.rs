@@ -3,8 +3,8 @@
 //! A state machine without IO, clock or randomness: time comes in as a parameter, the same inputs give the same
 //! decisions. It holds the controller's memory (demand, capacity, share) and no maps, sources or slots.
 //!
-//! The way of one step, per class: counters → [`demand`] and local rate · readings → [`load`] · both → [`capacity`] ·
-//! capacity and demand → wanted share → [`share`] (fast out, slow home) → [`waterfall`] over the tiers.
+//! The way of one step, per class: counters → `demand` and local rate · readings → `load` · both → `capacity` ·
+//! capacity and demand → wanted share → `share` (fast out, slow home) → `waterfall` over the tiers.
 
 mod capacity;
 mod decision;

@@ -67,3 +67,9 @@ pub fn spawn(classes: &[Class], shutdown: &watch::Receiver<bool>) -> Sources {
     };
     Sources::new(classes.iter().map(sources).collect())
 }
+
+/// The clock that readings are dated by.
+#[expect(clippy::disallowed_methods, reason = "a reading is dated where it is made")]
+fn clock() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

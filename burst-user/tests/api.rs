@@ -296,7 +296,7 @@ fn a_user_who_may_not_is_told_how_to() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("burst.sock");
     let _listener = UnixListener::bind(&path).expect("bound");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).expect("closed to all");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("closed to all");
     let client = Client::new(&path, DEADLINE);
     let asked = std::thread::spawn(move || {
         if rustix::process::geteuid().is_root() {

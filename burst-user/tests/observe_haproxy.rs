@@ -1,5 +1,7 @@
 //! Load read from a real HAProxy under real connections.
 
+#![expect(clippy::disallowed_methods, reason = "a test waits and asks for ages as the daemon does")]
+
 mod server;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Load scraped from a real metrics endpoint: Prometheus's own.
 
+#![expect(clippy::disallowed_methods, reason = "a test waits and asks for ages as the daemon does")]
+
 mod server;
 
 use std::net::TcpListener;

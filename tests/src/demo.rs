@@ -1,5 +1,5 @@
 //! The demonstration: a promotion rises tenfold and falls again while payment goes on; burst shifts what does not fit,
-//! and brings it home. It drives and measures; the verdict is in [`verdict`], the numbers of the plan in [`plan`].
+//! and brings it home. It drives and measures; the verdict is in `verdict`, the numbers of the plan in `plan`.
 
 mod plan;
 mod verdict;
@@ -65,10 +65,9 @@ pub fn run(settings: &Settings) -> Result<bool> {
     let evidence = verdict::Evidence { seconds: &seconds, finished: &finished, last: &last, flows: &seen, resident };
     let counts = verdict::Counts::read(&local, &cloud)?;
     let kept = verdict::print(&evidence, &counts);
-    println!("timeline: {}", picture.display());
-    if !kept {
-        println!("--- burst's log ---\n{}", burst.log()?);
-    }
+    let log = settings.out.join("burst.log");
+    std::fs::write(&log, burst.log()?).with_context(|| format!("writing {}", log.display()))?;
+    println!("timeline: {}   burst's log: {}", picture.display(), log.display());
     drop::<(LocalSite, Nginx)>((local, cloud));
     Ok(kept)
 }

@@ -51,6 +51,9 @@ pub mod servers;
 
 pub mod foreign;
 pub mod packet;
+
+pub mod golden;
+
 pub mod sniffer;
 pub mod svg;
 

@@ -41,7 +41,7 @@ pub struct Edge {
     pub xdp: XdpMode,
     /// How often the controller decides. Default 250 ms; 50 ms to 10 s.
     pub tick: Duration,
-    /// Log each packet of a burst class through aya-log. Default false.
+    /// Log each packet of a class that comes from a client, through aya-log. Default false.
     pub trace: bool,
 }
 
@@ -117,7 +117,7 @@ pub struct Burst {
     pub when_full: WhenFull,
     /// Largest share of new flows that may leave, 0–1. Default 1.
     pub max_offsite_share: f64,
-    /// Slots per address family, a power of two, 64–4096. Default 1024.
+    /// Slots per address family, a power of two, 64–4096. Default 4096.
     pub slots: u32,
     /// The premises.
     pub local: Local,
@@ -156,7 +156,8 @@ pub struct Local {
     pub stabilize: Duration,
     /// Changes of the share smaller than this are not made on the way home. Default 0.02; 0–0.5.
     pub dead_band: f64,
-    /// How long the last share is held when every load source is stale. Default 60 s.
+    /// How long the last share is held when every load source is stale; with a configured `capacity` demand alone
+    /// decides then. Default 60 s.
     pub hold: Duration,
     /// Local share to go to after `hold`, at `home_rate`. Default 1.
     pub fallback: f64,

@@ -128,6 +128,10 @@ fn link(mut table: Table<'_>) -> Option<Link> {
             Diagnostic::warning(span, format!("{} is left out: {what} not supported by this version", table.what));
         table.sink.push(warning.help("tiers that name it use their other links"));
     }
+    if let Some(vlan) = vlan.as_ref().filter(|_| unusable.is_none()) {
+        let message = format!("{}: this version writes no VLAN tags, and `burst run` will refuse it", table.what);
+        table.sink.push(Diagnostic::warning(vlan.span, message).help("give the link a device of its own"));
+    }
     table.finish();
     let (name, device) = (name?, device?);
     if unusable.is_some() {

@@ -65,9 +65,7 @@ fn ways(file: &File, sink: &Sink) {
             let message =
                 format!("link `{name}` and the clients share device `{}` without a VLAN between them", client.value);
             let error = Diagnostic::error(way.device.span, message).other(client.span, "the clients' device");
-            sink.push(error.help(
-                "this version tells them apart by device or VLAN: add `vlan` to the link, or use another device",
-            ));
+            sink.push(error.help("this version tells them apart by device: give the link another one"));
         }
         let same = |other: &Way| {
             other.device.value == way.device.value

@@ -91,10 +91,9 @@ pub(super) fn observation(
     meter: &Meter,
     publisher: &Publisher<'_>,
     sources: &Sources,
-    net: &NetState,
+    (now, net): (Instant, &NetState),
     forced: &dyn Fn(usize) -> Option<Override>,
 ) -> Observation {
-    let now = Instant::now();
     let class = |index: usize| {
         let (id, endpoints) = publisher.ids(index);
         let (openers, openers_local) = meter.now().map_or((0, 0), |snapshot| snapshot.openers(usize::from(id)));

@@ -6,13 +6,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use burst_common::endpoint::Endpoint;
 use burst_common::limits::MAX_CLASS_SLOTS;
 use burst_common::link::Link as LinkRow;
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL};
 
+use super::adopt::adopt;
+use super::error::Error;
 use super::observe::Meter;
 use super::start;
+use super::trace::Trace;
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
 use crate::kernel::{Attachment, Installation, KernelError, Maps, Plan};
@@ -49,8 +53,9 @@ pub(super) struct Publisher<'a> {
     epoch: (u32, Duration),
     swept: Option<Duration>,
     refused: Vec<u64>,
-    /// Pins that were alive at the last sweep, per class id.
+    /// Pins that the last sweep found, per class id.
     pins: BTreeMap<u16, u64>,
+    trace: Trace,
 }
 
 impl<'a> Publisher<'a> {
@@ -61,7 +66,8 @@ impl<'a> Publisher<'a> {
         compiled: Compiled,
         ids: &Ids,
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let mut installation = installation;
         let classes: Vec<_> = config
             .classes
             .iter()
@@ -75,10 +81,16 @@ impl<'a> Publisher<'a> {
         let groups: Vec<_> =
             config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
         let maps = &installation.maps;
-        let table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        let mut table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        adopt(config, &compiled, &mut table, &mut installation.maps)?;
+        let maps = &installation.maps;
         let control = maps.control();
+        let counters = maps.class_counters();
+        let refused = classes
+            .iter()
+            .map(|(id, _): &(u8, Vec<EndpointId>)| counters.get(usize::from(*id), Note::PinRefused.number()).packets);
         let count = config.classes.len();
-        Self {
+        Ok(Self {
             config,
             plan,
             compiled,
@@ -90,11 +102,12 @@ impl<'a> Publisher<'a> {
             trouble: None,
             epoch: (control.epoch, Duration::ZERO),
             swept: None,
-            refused: vec![0; count],
+            refused: refused.collect(),
             pins: BTreeMap::new(),
+            trace: Trace::default(),
             classes,
             installation,
-        }
+        })
     }
 
     /// The maps, to read.
@@ -139,10 +152,15 @@ impl<'a> Publisher<'a> {
         let burst = self.config.classes.iter().enumerate().filter(|(_, class)| class.burst.is_some());
         burst
             .map(|(index, _)| {
-                let local = |summary: crate::slots::Summary| summary.shares.get(&LOCAL).copied();
-                // The family that is more local decides: coming home is the safe direction.
-                let share = self.summaries(index).filter_map(local).fold(0.0, f64::max);
-                (index, share)
+                let (id, endpoints) = self.ids(index);
+                let shifts = |family: &u8| endpoints.iter().any(|&endpoint| self.takes(endpoint, *family));
+                let local = |family| {
+                    let summary = self.table.summary(GroupId { class: u16::from(id), family });
+                    summary.shares.get(&LOCAL).copied().unwrap_or(0.0)
+                };
+                // Of the families that can be shifted the more local one decides: coming home is the safe direction.
+                let share = [4, 6].into_iter().filter(shifts).map(local).reduce(f64::max);
+                (index, share.unwrap_or(1.0))
             })
             .collect()
     }
@@ -150,8 +168,11 @@ impl<'a> Publisher<'a> {
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
         let devices = start::devices(self.config, &self.links, net);
-        let attached =
+        let (attached, mut instances) =
             self.installation.attach(&self.plan, &self.compiled.policy, self.compiled.large.as_ref(), &devices)?;
+        if self.plan.trace {
+            self.trace.follow(&mut instances);
+        }
         self.attached = devices.into_iter().map(|device| (device.name, device.ifindex)).collect();
         Ok(attached)
     }
@@ -212,8 +233,11 @@ impl<'a> Publisher<'a> {
         for endpoint in &self.compiled.endpoints {
             let mut row = endpoint.row;
             row.links = endpoint.links_word(|link| up.contains(&link));
-            if maps.endpoint(endpoint.id) != row {
+            let former = maps.endpoint(endpoint.id);
+            if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);
+            } else if former.links != row.links {
+                maps.set_endpoint_links(endpoint.id, row.links);
             }
         }
         for (link, state) in self.config.links.iter().zip(&net.links).filter(|(_, state)| !state.up) {
@@ -232,7 +256,9 @@ impl<'a> Publisher<'a> {
     }
 
     /// Fills the slots as decided. Classes whose weights are as they were are left alone.
-    pub(super) fn publish(&mut self, now: Duration, decision: &Decision) {
+    /// Returns how many words were stored.
+    pub(super) fn publish(&mut self, now: Duration, decision: &Decision) -> usize {
+        let mut words = 0;
         for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
             let Some(burst) = &class.burst else { continue };
             let mut weights = vec![decided.local];
@@ -263,8 +289,10 @@ impl<'a> Publisher<'a> {
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
             self.store(&writes);
+            words += writes.len();
             self.published[index] = weights;
         }
+        words
     }
 
     /// Whether the slots of a group are such as these weights give.

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use burst_common::hash;
+use burst_common::meta::shape;
 
 use super::error::Error;
 use super::publish::Publisher;
-use crate::config::model::Config;
+use crate::config::model::{Affinity, Config};
 use crate::kernel::{self, Device, KernelError, Kind, Plan};
 use crate::netlink::{self, Family, NetState, Watch};
 use crate::object;
@@ -80,13 +81,20 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
     let names = Names::new(installation.maps.names()?);
     let ids = Ids::assign(config, &names)?;
     let compiled = compile(config, &ids)?;
+    let shapes = config.classes.iter().filter_map(|class| {
+        let burst = class.burst.as_ref()?;
+        let shape = shape(burst.slots, burst.affinity == Affinity::Client);
+        Some((ids.classes[&class.name], class.name.as_str(), shape))
+    });
+    installation.maps.set_shapes(&shapes.collect::<Vec<_>>())?;
     // Names before ids are used: whoever finds the maps must be able to read them.
     installation.maps.set_names(&ids.writes)?;
-    installation.maps.set_returns(&compiled.returns);
     let adopted = installation.adopted;
-    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed);
+    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed)?;
     publisher.follow_links(net);
+    let begun = super::clock();
     let attached = publisher.attach(net)?;
+    tracing::info!(devices = attached.len(), took = ?(super::clock() - begun), "loaded and attached");
     for attachment in attached {
         tracing::info!(device = attachment.device, how = ?attachment.attached, adopted, "attached");
     }

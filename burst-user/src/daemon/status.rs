@@ -1,13 +1,9 @@
 //! What there is to see after a tick.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use burst_common::counter::{Counter, IN, OUT};
 use burst_common::endpoint::link_at;
 use burst_common::limits::ENDPOINT_LINKS;
 use burst_common::reason::{Note, Reason};
-use burst_common::slot::EndpointId;
 use tokio::time::Instant;
 
 use super::Core;
@@ -20,13 +16,14 @@ use crate::netlink::NetState;
 const FEW: u64 = 20;
 
 /// Builds the status.
-pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
+pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
+    let now = at - core.started;
     let config = core.config;
     let reasons = |id: usize| core.meter.now().map_or_else(Vec::new, |snapshot| reasons(snapshot.class(id)));
     let classes = config.classes.iter().enumerate().map(|(index, class)| api::Class {
         name: class.name.clone(),
         reasons: reasons(usize::from(core.publisher.ids(index).0)),
-        burst: class.burst.as_ref().map(|burst| self::burst(core, index, class, burst, now)),
+        burst: class.burst.as_ref().map(|burst| self::burst(core, index, class, burst, at)),
     });
     let links = config.links.iter().zip(&net.links).enumerate().map(|(index, (link, state))| api::Link {
         name: link.name.clone(),
@@ -47,7 +44,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
     });
     let mut warnings = Vec::new();
     if core.publisher.maps().control().bypass != 0 {
-        warnings.push("bypass is on: every packet passes".to_owned());
+        warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     Status {
@@ -65,18 +62,14 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, now: Duration) -> Status {
     }
 }
 
-fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Duration) -> api::Burst {
+fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
     let (id, endpoints) = core.publisher.ids(index);
     let decided = &core.decision.classes[index];
     let opened = Opened::measure(core, index, usize::from(id));
-    let (mut slots, mut shares) =
-        (Slots { total: burst.slots * 2, ..Slots::default() }, BTreeMap::<EndpointId, f64>::new());
+    let mut slots = Slots { total: burst.slots * 2, ..Slots::default() };
     for summary in core.publisher.summaries(index) {
         slots.transition += summary.moving as u32;
         slots.pins += summary.pinned as u32;
-        for (endpoint, share) in summary.shares {
-            *shares.entry(endpoint).or_default() += share / 2.0;
-        }
     }
     let mut next = 0;
     let tiers = burst.tiers.iter().enumerate().map(|(number, tier)| {
@@ -104,7 +97,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
         api::Tier { name: tier.name.clone(), share, capacity_fps: tier.capacity, endpoints }
     });
     let tiers = tiers.collect();
-    let sources = core.sources.status(index, Instant::now()).into_iter().zip(&burst.local.load);
+    let sources = core.sources.status(index, at).into_iter().zip(&burst.local.load);
     api::Burst {
         demand_fps: decided.rate,
         local: api::Local {
@@ -123,7 +116,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, now: Durat
                 error: source.error,
             })
             .collect(),
-        ordered: core.orders.get(&index).map(|order| order.view(now)),
+        ordered: core.orders.get(&index).map(|order| order.view(at - core.started)),
         decision: if decided.reason.is_empty() {
             format!("{}: nothing decided yet", class.name)
         } else {

@@ -16,7 +16,7 @@ pub struct Observation {
 /// What was seen of a class.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassObservation {
-    /// Flows opened since the counters began, repeats of an opener not counted. May start again from zero.
+    /// Flows opened since the counters began, a repeated SYN counted again. May start again from zero.
     pub openers: u64,
     /// Those of them that stayed local.
     pub openers_local: u64,

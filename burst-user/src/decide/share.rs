@@ -11,7 +11,7 @@ const OUT_BAND: f64 = 0.005;
 const OUT_PART: f64 = 0.02;
 /// On the way home a change by this part of the share, and by this at least, is never too small, whatever the dead
 /// band: a small local share of a large demand could else not grow at all.
-const HOME_PART: f64 = 0.25;
+const HOME_PART: f64 = 0.1;
 const HOME_LEAST: f64 = 0.001;
 /// How often a share is lowered by feedback alone: load must have time to follow.
 const FEEDBACK: Duration = Duration::from_secs(1);

@@ -46,7 +46,6 @@ pub struct Installation {
     pub maps: Maps,
     /// Whether they were there before, with the slots of a former run.
     pub adopted: bool,
-    instances: Vec<Instance>,
     pin_dir: PathBuf,
     cpus: usize,
 }
@@ -81,7 +80,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             false
         }
     };
-    Ok(Installation { maps, adopted, instances: Vec::new(), pin_dir: plan.pin_dir.to_owned(), cpus })
+    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus })
 }
 
 impl Installation {
@@ -90,13 +89,15 @@ impl Installation {
     ///
     /// # Errors
     /// When an instance is refused: then the devices this call attached anew are detached again.
+    ///
+    /// The instances are returned for their log maps; the pins hold the programs, so that they may be dropped.
     pub fn attach(
         &mut self,
         plan: &Plan<'_>,
         policy: &Policy,
         large: Option<&Large>,
         devices: &[Device],
-    ) -> Result<Vec<Attachment>, KernelError> {
+    ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
         let maps_dir = maps_dir(&self.pin_dir);
         let links_dir = links_dir(&self.pin_dir);
         // All are loaded before any is attached: a refusal by the verifier changes nothing.
@@ -136,13 +137,7 @@ impl Installation {
                 fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
             }
         }
-        self.instances = loaded.into_iter().map(|(_, instance)| instance).collect();
-        Ok(attached)
-    }
-
-    /// The loaded instances, for their log maps.
-    pub fn instances(&mut self) -> &mut [Instance] {
-        &mut self.instances
+        Ok((attached, loaded.into_iter().map(|(_, instance)| instance).collect()))
     }
 }
 

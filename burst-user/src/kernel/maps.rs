@@ -118,7 +118,7 @@ impl Maps {
         self.endpoints.read(id as usize)
     }
 
-    /// Writes an endpoint's row. No slot or pin may name it yet, or the row may differ in its links only.
+    /// Writes an endpoint's row: one that no slot or pin names yet, or one that differs in its links only.
     pub fn set_endpoint(&self, id: EndpointId, endpoint: &Endpoint) {
         self.endpoints.write(id as usize, endpoint);
     }
@@ -134,25 +134,26 @@ impl Maps {
         self.links.read(id as usize)
     }
 
-    /// Writes a link's row.
+    /// Writes a link's row. A packet that is forwarded meanwhile may get half of the old and half of the new next-hop
+    /// MAC address, and is lost; to take the link down first would send it to the local stack, which resets its flow.
     pub fn set_link(&self, id: u8, link: &Link) {
         self.links.write(id as usize, link);
     }
 
-    /// Writes rows of the return table; the last word of a row, which holds its protocol, becomes visible last.
-    pub fn set_returns(&self, rows: &[(usize, Return)]) {
-        for (row, entry) in rows {
-            self.returns.write(*row, entry);
-        }
+    /// Reads a row of the return table.
+    #[must_use]
+    pub fn returns(&self, row: usize) -> Return {
+        self.returns.read(row)
     }
 
-    /// Frees the rows of the return table that `keep` does not name.
-    pub fn retain_returns(&self, keep: impl Fn(usize) -> bool) {
-        for row in (0..MAX_RETURNS).filter(|&row| !keep(row)) {
-            if self.returns.read(row).proto != 0 {
-                self.returns.write(row, &Return::zeroed());
-            }
+    /// Writes a row of the return table. Its last word holds the protocol and becomes visible last; a row in use first
+    /// gets a protocol that no packet has (255, "Reserved" at IANA), so that no reader takes half of it for either.
+    pub fn set_return(&self, row: usize, entry: &Return) {
+        let former = self.returns.read(row);
+        if former.proto != 0 {
+            self.returns.write(row, &Return { proto: u8::MAX, ..former });
         }
+        self.returns.write(row, entry);
     }
 
     /// Reads the control word.
@@ -216,9 +217,7 @@ impl Maps {
     /// When the maps were made by a version with another ABI, for other hardware, or by something else. All-zero maps
     /// are new, and no error.
     pub(super) fn check_stamp(&self, pin_dir: &Path) -> Result<Option<Meta>, KernelError> {
-        let array: Array<&MapData, [u8; size_of::<Meta>()]> =
-            Array::try_from(&self.meta).map_err(|error| other("META", &error))?;
-        let meta: Meta = bytemuck::cast(array.get(&0, 0).map_err(|error| other("META", &error))?);
+        let meta = self.meta()?;
         if meta == Meta::zeroed() {
             return Ok(None);
         }
@@ -249,7 +248,56 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn stamp(&mut self, seed: u64) -> Result<(), KernelError> {
-        let meta = Meta { magic: MAGIC, abi: ABI, cpus: self.cpus as u32, seed, ..Meta::zeroed() };
+        self.set_meta(Meta { magic: MAGIC, abi: ABI, cpus: self.cpus as u32, seed, ..Meta::zeroed() })
+    }
+
+    /// Records how the flows of each class (id, name, shape) find their slots.
+    ///
+    /// # Errors
+    /// When a class's flows were placed in another way, which would send every one of them elsewhere; then nothing is
+    /// recorded. When the kernel refuses.
+    pub fn set_shapes(&mut self, classes: &[(u8, &str, u64)]) -> Result<(), KernelError> {
+        let mut meta = self.meta()?;
+        for &(id, name, shape) in classes {
+            if ![0, shape].contains(&meta.shape(id)) {
+                return Err(KernelError::new(
+                    Kind::State,
+                    format!(
+                        "class `{name}`: `slots` or `affinity` differ from those its running flows were placed by: every \
+                         flow would move"
+                    ),
+                    "restore the former values, or drain, `burst detach` and start anew",
+                ));
+            }
+            meta = meta.with_shape(id, shape);
+        }
+        self.set_meta(meta)
+    }
+
+    /// The mode under which the slots were filled ([`Meta::mode`]).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mode(&self) -> Result<u64, KernelError> {
+        Ok(self.meta()?.mode)
+    }
+
+    /// Records the mode under which the slots are filled.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_mode(&mut self, mode: u64) -> Result<(), KernelError> {
+        let meta = self.meta()?;
+        self.set_meta(Meta { mode, ..meta })
+    }
+
+    fn meta(&self) -> Result<Meta, KernelError> {
+        let array: Array<&MapData, [u8; size_of::<Meta>()]> =
+            Array::try_from(&self.meta).map_err(|error| other("META", &error))?;
+        Ok(bytemuck::cast(array.get(&0, 0).map_err(|error| other("META", &error))?))
+    }
+
+    fn set_meta(&mut self, meta: Meta) -> Result<(), KernelError> {
         let mut array: Array<&mut MapData, [u8; size_of::<Meta>()]> =
             Array::try_from(&mut self.meta).map_err(|error| other("META", &error))?;
         array.set(0, bytemuck::cast::<Meta, [u8; size_of::<Meta>()]>(meta), 0).map_err(|error| other("META", &error))

@@ -41,7 +41,7 @@ impl Metrics {
     pub(super) async fn read(&mut self) -> Result<Option<f64>, Error> {
         let body = self.client.get().await?;
         let text = str::from_utf8(&body).map_err(|_| Error::Answer("the answer is not UTF-8 text".into()))?;
-        self.selector.value(text, Instant::now(), &mut self.counters).map_err(Error::Answer)
+        self.selector.value(text, crate::observe::clock(), &mut self.counters).map_err(Error::Answer)
     }
 }
 
@@ -144,12 +144,14 @@ lone 7
             ("absent", &[], Combine::Sum, Err("the answer has no metric `absent`")),
         ];
         for (metric, labels, combine, expected) in rows {
-            let value = selector(metric, labels, combine, false).value(TEXT, Instant::now(), &mut Counters::default());
+            let value =
+                selector(metric, labels, combine, false).value(TEXT, crate::observe::clock(), &mut Counters::default());
             assert_eq!(value, expected.map(Some).map_err(String::from), "{metric} {labels:?} {combine:?}");
         }
         let nan = "busy NaN\nbusy{a=\"b\"} 1\n";
         for combine in [Combine::Sum, Combine::Max, Combine::Avg] {
-            let value = selector("busy", &[], combine, false).value(nan, Instant::now(), &mut Counters::default());
+            let value =
+                selector("busy", &[], combine, false).value(nan, crate::observe::clock(), &mut Counters::default());
             assert!(value.unwrap().unwrap().is_nan(), "{combine:?}");
         }
     }
@@ -157,7 +159,7 @@ lone 7
     #[tokio::test]
     async fn a_rate_survives_counters_that_start_anew_appear_and_vanish() {
         let (selector, mut counters, start) =
-            (selector("c", &[], Combine::Sum, true), Counters::default(), Instant::now());
+            (selector("c", &[], Combine::Sum, true), Counters::default(), crate::observe::clock());
         let mut at = |millis, text| selector.value(text, start + Duration::from_millis(millis), &mut counters).unwrap();
         assert_eq!(at(0, "c{h=\"1\"} 100\nc{h=\"2\"} 1000"), None, "one reading is no rate");
         assert_eq!(at(500, "c{h=\"1\"} 110\nc{h=\"2\"} 1040"), Some(100.0));

@@ -163,7 +163,7 @@ async fn read_on(source: LoadSource, publish: watch::Sender<State>) {
     let mut failed = 0;
     loop {
         // The value was true at some time during the read: it is dated to the beginning, never younger than it is.
-        let begun = Instant::now();
+        let begun = crate::observe::clock();
         let result = match timeout(source.timeout, reader.read()).await {
             Ok(result) => result,
             Err(_) => Err(Error::Deadline(source.timeout)),
@@ -253,7 +253,7 @@ mod tests {
                 LoadSource { kind, limit: 1.0, timeout: Duration::from_millis(50), every: Duration::from_millis(10) };
             let mut source = Source::spawn(&source, shutdown);
             source.changed().await;
-            let status = source.status(Instant::now());
+            let status = source.status(crate::observe::clock());
             assert!(status.error.as_ref().is_some_and(|error| error.contains(expected)), "{status:?}");
             assert_eq!(status.reading, None);
             end.send(true).unwrap();

@@ -40,9 +40,8 @@ pub fn space(seed: u64, class: &str, family: u8) -> u64 {
 /// The endpoint of each of `slots` slots of a [`space`]. Without any candidate that has weight, all are local.
 #[must_use]
 pub fn assign(space: u64, slots: u32, candidates: &[Candidate]) -> Vec<EndpointId> {
-    // The order decides only ties; by key it is the same on every host, whatever order the candidates came in.
-    let mut able: Vec<_> = candidates.iter().filter(|candidate| candidate.weight > 0.0).collect();
-    able.sort_by_key(|candidate| candidate.key);
+    // The order of the candidates could decide ties only, and two of 2⁵² draws alike are not to be expected.
+    let able: Vec<_> = candidates.iter().filter(|candidate| candidate.weight > 0.0).collect();
     match able[..] {
         [] => return vec![LOCAL; slots as usize],
         [only] => return vec![only.id; slots as usize],

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use burst_common::hash;
 use burst_common::pin::PinKey;
-use burst_common::slot::{EndpointId, Slot, State};
+use burst_common::slot::{EndpointId, LOCAL, Slot, State};
 
 use super::sweep::{Mark, Sweep};
 
@@ -126,6 +126,17 @@ impl Table {
                 }
             },
         )
+    }
+
+    /// Makes every slot stable and local: for state under which no flow was ever shifted. Gives all words.
+    #[must_use]
+    pub fn reset(&mut self) -> Vec<Write> {
+        for block in self.blocks.values_mut() {
+            block.slots.fill(Slot::stable(LOCAL));
+            block.moving.clear();
+            block.pinned.clear();
+        }
+        self.words().collect()
     }
 
     /// Begins a sweep; call it after everything returned so far was published, and before the pins are read.

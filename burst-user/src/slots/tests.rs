@@ -1,7 +1,7 @@
 //! Promises of the table: a placed flow stays placed under any schedule, and transitions end.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burst_common::flow::{Flow, TCP};
 use burst_common::hash;
@@ -287,22 +287,14 @@ fn what_does_not_fit_changes_nothing() {
     assert_eq!(table.summary(other), Summary::default());
 }
 
-/// Budget: 10 ms for a full table, publication included. Held here with room for a debug build on a busy machine; the
-/// measured time is printed (`--nocapture`).
 #[test]
-fn a_full_table_is_recomputed_in_milliseconds() {
+fn a_full_table_is_filled_by_one_decision() {
     let candidates: Vec<_> =
         (0..10).map(|n| Candidate { id: n, key: key(&format!("reserved/10.20.0.{n}")), weight: 0.1 }).collect();
     let mut table = Table::adopt(Duration::ZERO, SEED, &[group(0, 4096)], |_| 0);
-    let mut map = vec![0_u64; 4096];
-    let start = Instant::now();
     let assignment = assign(space(SEED, "promo", 4), 4096, &candidates);
     let writes = table.retarget(Duration::ZERO, ID, &assignment);
-    for (index, slot) in &writes {
-        map[*index as usize] = slot.word();
-    }
-    let took = start.elapsed();
-    println!("4,096 slots × 10 endpoints, {} words: {took:?}", writes.len());
-    assert!(writes.len() > 3000);
-    assert!(took < Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 10 }), "{took:?}");
+    // All but the tenth that is local and stays.
+    assert!((3500..3900).contains(&writes.len()), "{}", writes.len());
+    assert!(writes.iter().all(|(index, slot)| slot.current() == assignment[*index as usize]));
 }

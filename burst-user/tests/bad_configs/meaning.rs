@@ -190,7 +190,7 @@ pub(super) const NAMES: &[Row] = &[
         "clients and a link on one device",
         &[(r#"device = "eth2""#, r#"device = "eth0""#)],
         &[
-            "18:10: error: link `dx-2` and the clients share device `eth0` without a VLAN between them / this version tells them apart by device or VLAN: add `vlan` to the link, or use another device",
+            "18:10: error: link `dx-2` and the clients share device `eth0` without a VLAN between them / this version tells them apart by device: give the link another one",
         ],
     ),
 ];

@@ -11,11 +11,11 @@ use crate::servers::LocalSite;
 use crate::topology::{CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, Family, PAYMENT, SHOP, Service, Topology};
 
 /// New connections per second that the premises take for the promotion: a load of 1.
-const LIMIT: f64 = 400.0;
+const LIMIT: f64 = 240.0;
 /// Load that the controller aims at.
 pub(super) const TARGET: f64 = 0.75;
 /// New payment connections per second, all the time.
-pub(super) const PAYMENT_RATE: f64 = 60.0;
+pub(super) const PAYMENT_RATE: f64 = 40.0;
 
 /// A phase of the promotion.
 pub(super) struct Phase {
@@ -29,9 +29,9 @@ pub(super) struct Phase {
 
 /// Tenfold, and back. The last phase is long enough for the share to come home at `home_rate` after `stabilize`.
 pub(super) const PHASES: [Phase; 3] = [
-    Phase { name: "calm", rate: 100.0, seconds: 8 },
-    Phase { name: "push", rate: 1000.0, seconds: 20 },
-    Phase { name: "after", rate: 100.0, seconds: 22 },
+    Phase { name: "calm", rate: 60.0, seconds: 8 },
+    Phase { name: "push", rate: 600.0, seconds: 20 },
+    Phase { name: "after", rate: 60.0, seconds: 22 },
 ];
 
 /// The payment load.
@@ -51,7 +51,7 @@ fn plan(topology: &Topology, service: Service, rate: f64) -> Plan {
         clients: Family::ALL.into_iter().flat_map(|family| topology.clients(family)).collect(),
         page: Page::Small,
         rate,
-        requests: 5,
+        requests: 4,
         pause: Duration::from_millis(250),
         patience: Duration::from_secs(10),
         most_open: 10_000,

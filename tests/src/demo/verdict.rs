@@ -12,6 +12,8 @@ use crate::topology::{Family, PAYMENT, SHOP};
 const MEMORY: u64 = 30 << 20;
 /// How far burst's counts may be from the servers' own.
 const AGREE: f64 = 0.01;
+/// How far the achieved share may be from the wanted one: slots and flows meet it within chance.
+const NEAR: f64 = 0.06;
 /// Seconds at the end of a phase that are looked at: the share has settled by then.
 const SETTLED: usize = 3;
 
@@ -64,6 +66,7 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
     let shifted: u64 = evidence.flows.values().sum();
     let failed = finished.payment.failed() + finished.promotion.failed();
     let (peak, after) = (share(evidence.seconds, "push"), share(evidence.seconds, "after"));
+    let wanted = wanted(evidence.seconds, "push");
     let (own_local, own_cloud) = own(evidence.last);
     let rows = [
         (
@@ -82,6 +85,11 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
             failed == 0,
         ),
         ("promotion offsite at the peak", format!("{:.1} %", peak * 100.0), peak > 0.5),
+        (
+            "local share at the peak: wanted and achieved",
+            format!("{:.1} % / {:.1} %", wanted * 100.0, (1.0 - peak) * 100.0),
+            (wanted - (1.0 - peak)).abs() < NEAR,
+        ),
         ("promotion offsite at the end", format!("{:.1} %", after * 100.0), after == 0.0),
         (
             "promotion connections in the cloud's own log",
@@ -116,6 +124,13 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
 fn share(seconds: &[Second], phase: &str) -> f64 {
     let Some(end) = seconds.iter().rposition(|second| second.phase == phase) else { return f64::NAN };
     seconds[end].promotion.since(&seconds[end.saturating_sub(SETTLED)].promotion).offsite_share()
+}
+
+/// Local share that burst wanted at the end of a phase.
+fn wanted(seconds: &[Second], phase: &str) -> f64 {
+    let last = seconds.iter().rfind(|second| second.phase == phase);
+    last.and_then(|second| plan::class(&second.status, SHOP.name)?["burst"]["local"]["share"]["wanted"].as_f64())
+        .unwrap_or(f64::NAN)
 }
 
 /// Promotion connections that burst says stayed and left: openers by reason.

@@ -139,7 +139,7 @@ fn burst(table: &mut Table<'_>) -> Option<Burst> {
             idle_timeout: idle.map_or(Duration::from_secs(120), |at| at.value),
             when_full: when_full?.value,
             max_offsite_share: max_offsite_share.map_or(1.0, |at| at.value),
-            slots: slots.map_or(1024, |at| at.value),
+            slots: slots.map_or(4096, |at| at.value),
             local: local?,
             tiers: Vec::new(),
         },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use burst_common::flow::TCP;
+use burst_common::flow::{TCP, UDP};
 use burst_common::limits::MAX_PREFIXES;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -58,6 +58,12 @@ fn complete(class: &Class, number: usize, rule: &Rule, sink: &Sink) {
     }
     if rule.ports.is_empty() {
         missing("ports", "name the service's ports, such as ports = [80, 443]");
+    }
+    if rule.proto == Some(UDP) {
+        let message = format!("class `{}`: this version counts no UDP packet as the start of a flow", class.name.value);
+        let help = "its UDP flows leave only by `burst override`, and those that are seen while a slot changes stay where they \
+                    are";
+        sink.push(Diagnostic::warning(rule.span, message).help(help));
     }
     let dnat = class.burst.iter().flat_map(|burst| &burst.tiers).find(|tier| tier.mode == Mode::Dnat);
     let Some(tier) = dnat else { return };

@@ -1,0 +1,392 @@
+//! Golden packets: one frame through the real program by `BPF_PROG_TEST_RUN`, held against a [`Row`] that says what is
+//! to come of it — the verdict, every byte, and every counter that moves, with no other moving.
+//!
+//! A [`Bed`] is an edge host in small: a namespace with real devices, routes and neighbours, the pinned maps of the
+//! daemon's own kernel side, and program instances loaded as the daemon loads them. Nothing is attached and no frame
+//! is on the wire: where a redirect goes is seen from the device map, which then holds that device alone.
+
+pub mod counters;
+pub mod row;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Map, MapData};
+use aya::programs::{TestRun, TestRunOptions};
+use burst::kernel::{self, Installation, Instance, Maps, Plan};
+use burst::policy::compile::{Compiled, compile};
+use burst::policy::ids::{Ids, Names};
+use burst::{config, object};
+use burst_common::flow::{Flow, addr4, addr6};
+use burst_common::limits::MAX_CLASS_SLOTS;
+use burst_common::link::Link;
+use burst_common::pin::{Pin, PinKey};
+use burst_common::slot::Slot;
+
+use crate::dir::RunDir;
+use crate::link::{End, mac_text, veth};
+use crate::netns::Namespace;
+use crate::packet::diff::diff;
+use crate::topology::{
+    CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX, EDGE_DX_MAC, EDGE_ON_LINK,
+    FIRST_CLIENT, Family, SECOND_DIRECT_CONNECT_MAC, SECOND_DX_DEVICE, SECOND_EDGE_DX, SECOND_EDGE_DX_MAC,
+};
+use counters::{Counters, Snapshot};
+pub use row::{Leg, Row, Verdict};
+
+/// Where a frame enters, and what the instance there was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Device.
+    pub device: &'static str,
+    /// `ROLE_CLIENT`, `ROLE_LINK` or both.
+    pub role: u32,
+    /// Id of the only link of the device; 0 when it has none or several.
+    pub link: u32,
+}
+
+/// What came of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The program's answer, a number of `enum xdp_action`.
+    pub action: u32,
+    /// The frame as it goes on.
+    pub frame: Vec<u8>,
+}
+
+/// An edge host in small. Links are up and slots local until a test says otherwise.
+pub struct Bed {
+    instances: BTreeMap<Entry, Instance>,
+    counters: Counters,
+    installation: Installation,
+    /// The device map; the kernel takes only indices of the namespace that the caller is in.
+    devices: DevMapHash<MapData>,
+    /// What it holds.
+    reachable: BTreeSet<u32>,
+    indices: BTreeMap<&'static str, u32>,
+    compiled: Compiled,
+    ids: Ids,
+    pin_dir: PathBuf,
+    edge: Namespace,
+    _far: Namespace,
+    _dir: RunDir,
+}
+
+/// EDGE's devices: name, MAC, MAC behind it, EDGE's addresses.
+const DEVICES: [(&str, [u8; 6], [u8; 6], crate::topology::Pair); 3] = [
+    (CLIENT_DEVICE, EDGE_CLIENT_MAC, CLIENT_MAC, EDGE_ON_LINK),
+    (DX_DEVICE, EDGE_DX_MAC, DIRECT_CONNECT_MAC, EDGE_DX),
+    (SECOND_DX_DEVICE, SECOND_EDGE_DX_MAC, SECOND_DIRECT_CONNECT_MAC, SECOND_EDGE_DX),
+];
+
+impl Bed {
+    /// Makes the host of a configuration whose devices are those of the topology. The first client has a neighbour
+    /// entry (`CLIENT_MAC`), its successors have none.
+    ///
+    /// # Errors
+    /// When the configuration is refused or the kernel refuses anything.
+    pub fn new(config: &str) -> Result<Self> {
+        let dir = RunDir::new()?;
+        let edge = Namespace::new("edge")?;
+        let far = Namespace::new("far")?;
+        edge.sysctl(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])?;
+        let mut indices = BTreeMap::new();
+        for (device, mac, far_mac, address) in DEVICES {
+            veth(End { namespace: &edge, device, mac }, End { namespace: &far, device, mac: far_mac }, 1500)?;
+            edge.ip(&format!("addr add {}/24 dev {device}\naddr add {}/64 dev {device}", address.v4, address.v6))?;
+            indices.insert(device, edge.ifindex(device)?);
+        }
+        let config = config::parse(config, "golden.toml").map_err(|refused| anyhow!("{refused}"))?.config;
+        let ids = Ids::assign(&config, &Names::default())?;
+        let compiled = compile(&config, &ids)?;
+        let pin_dir = dir.subdir("bpf")?;
+        let plan = Plan { object: object::get()?, pin_dir: &pin_dir, mode: config.edge.xdp, trace: false };
+        let installation = kernel::install(&plan, compiled.policy.seed)?;
+        ensure!(!installation.adopted, "{} was not new", pin_dir.display());
+        let devices = MapData::from_pin(pin_dir.join("maps/DEVICES")).context("opening DEVICES")?;
+        let mut bed = Self {
+            instances: BTreeMap::new(),
+            counters: Counters::open(&pin_dir.join("maps"), cpus()?)?,
+            installation,
+            devices: DevMapHash::try_from(Map::DevMapHash(devices))?,
+            reachable: BTreeSet::new(),
+            indices,
+            compiled,
+            ids,
+            pin_dir,
+            edge,
+            _far: far,
+            _dir: dir,
+        };
+        for family in Family::ALL {
+            bed.neighbour(FIRST_CLIENT.of(family), CLIENT_DEVICE, CLIENT_MAC)?;
+        }
+        for (row, entry) in &bed.compiled.returns {
+            bed.maps().set_return(*row, entry);
+        }
+        for link in &config.links {
+            bed.link_up(&link.name, &link.device, link.mtu)?;
+        }
+        Ok(bed)
+    }
+
+    fn link_up(&mut self, name: &str, device: &str, mtu: u16) -> Result<()> {
+        let (_, mac, next_hop, _) =
+            DEVICES.into_iter().find(|row| row.0 == device).with_context(|| format!("no device {device} here"))?;
+        let row = Link { macs: Link::macs(next_hop, mac), ifindex: self.indices[device], vlan: 0, mtu, pad: 0 };
+        self.maps().set_link(self.link(name), &row);
+        for endpoint in &self.compiled.endpoints {
+            let mut row = endpoint.row;
+            row.links = endpoint.links_word(|_| true);
+            self.maps().set_endpoint(endpoint.id, &row);
+        }
+        Ok(())
+    }
+
+    /// The maps, as the daemon writes them.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.installation.maps
+    }
+
+    /// EDGE, for its routes and neighbours.
+    #[must_use]
+    pub fn edge(&self) -> &Namespace {
+        &self.edge
+    }
+
+    /// The policy and tables of the configuration.
+    #[must_use]
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// A permanent neighbour of EDGE.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn neighbour(&self, address: std::net::IpAddr, device: &str, mac: [u8; 6]) -> Result<()> {
+        self.edge.ip(&format!("neighbour replace {address} lladdr {} dev {device} nud permanent", mac_text(mac)))
+    }
+
+    /// Index of a device of EDGE.
+    #[must_use]
+    pub fn ifindex(&self, device: &str) -> u32 {
+        self.indices[device]
+    }
+
+    /// Id of a class.
+    #[must_use]
+    pub fn class(&self, name: &str) -> usize {
+        usize::from(self.ids.classes[name])
+    }
+
+    /// Id of a link.
+    #[must_use]
+    pub fn link(&self, name: &str) -> u8 {
+        self.ids.links[name]
+    }
+
+    /// Id of an endpoint: `class/tier/address`, or `class/tier` of a `nexthop` tier.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> u16 {
+        self.ids.endpoints[name]
+    }
+
+    /// The slot that userspace takes a flow to be in, from the configured seed and affinity.
+    #[must_use]
+    pub fn slot_of(&self, class: &str, key: &PinKey) -> usize {
+        let row = self.compiled.policy.classes[self.class(class)];
+        let by_client = row.flags & burst_common::policy::BY_CLIENT != 0;
+        let base = if key.family() == 4 { row.base4 } else { row.base6 };
+        base as usize + (key.hash(self.compiled.policy.seed, by_client) as u32 & row.mask) as usize
+    }
+
+    /// Sets all slots of a class, in both families.
+    pub fn fill(&self, class: &str, slot: Slot) {
+        let base = self.compiled.policy.classes[self.class(class)].base4 as usize;
+        (base..base + 2 * MAX_CLASS_SLOTS).for_each(|index| self.maps().set_slot(index, slot));
+    }
+
+    /// All pins, in no order.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn pins(&self) -> Result<Vec<(PinKey, Pin)>> {
+        Ok(self.maps().pins.read()?)
+    }
+
+    /// Writes a pin.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn pin(&mut self, key: &PinKey, pin: Pin) -> Result<()> {
+        Ok(self.installation.maps.pins.insert(key, &pin)?)
+    }
+
+    /// Removes a pin.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unpin(&mut self, key: &PinKey) -> Result<()> {
+        Ok(self.installation.maps.pins.remove(key)?)
+    }
+
+    /// Removes all pins.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unpin_all(&mut self) -> Result<()> {
+        for (key, _) in self.pins()? {
+            self.unpin(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a frame through the instance of an entry, while the device map holds these devices only.
+    ///
+    /// # Errors
+    /// When the instance cannot be loaded or the kernel refuses the run.
+    pub fn run(&mut self, entry: Entry, frame: &[u8], devices: &[&str]) -> Result<Outcome> {
+        self.run_split(entry, frame, frame.len(), devices)
+    }
+
+    /// As [`Bed::run`], with only the first `linear` bytes in the frame's linear part (Linux 6.18 and newer, unless all
+    /// are), the rest in fragments.
+    ///
+    /// # Errors
+    /// As [`Bed::run`].
+    pub fn run_split(&mut self, entry: Entry, frame: &[u8], linear: usize, devices: &[&str]) -> Result<Outcome> {
+        if !self.instances.contains_key(&entry) {
+            let mut policy = self.compiled.policy;
+            (policy.role, policy.link) = (entry.role, entry.link);
+            let (maps_dir, cpus) = (self.pin_dir.join("maps"), cpus()?);
+            let large = self.compiled.large.as_ref();
+            self.instances.insert(entry, kernel::load(object::get()?, &maps_dir, cpus, &policy, large, false)?);
+        }
+        let instance = self.instances.get_mut(&entry).context("it was just loaded")?;
+        // struct xdp_md (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context: Vec<u8> = [0, u32::try_from(linear)?, 0, self.indices[entry.device], 0, 0]
+            .iter()
+            .flat_map(|word: &u32| word.to_ne_bytes())
+            .collect();
+        // Longer than the frame, and no byte of it zero: a frame that grew, or was not written, shows.
+        let mut out = vec![0xa5; frame.len() + 256];
+        let wanted: BTreeSet<u32> = devices.iter().map(|device| self.indices[device]).collect();
+        let result = self.edge.run(|| -> Result<_> {
+            for &gone in self.reachable.difference(&wanted) {
+                self.devices.remove(gone)?;
+            }
+            for &new in wanted.difference(&self.reachable) {
+                self.devices.insert(new, new, None, 0)?;
+            }
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            };
+            Ok(instance.program().test_run(options)?)
+        })??;
+        self.reachable = wanted;
+        out.truncate(result.data_size_out as usize);
+        Ok(Outcome { action: result.return_value, frame: out })
+    }
+
+    /// Runs a row and holds what came of it against what was to come.
+    ///
+    /// # Errors
+    /// When the run itself fails.
+    ///
+    /// # Panics
+    /// When verdict, bytes or counters differ, with the row's name and the differences.
+    #[track_caller]
+    pub fn check(&mut self, entry: Entry, row: &Row) -> Result<()> {
+        // What is to pass could leave by any device; what is to leave finds only the device it is to leave by.
+        let devices = match row.verdict {
+            Verdict::Redirect(device) => vec![device],
+            Verdict::Pass | Verdict::Drop => DEVICES.iter().map(|row| row.0).collect(),
+        };
+        self.check_with(entry, row, &devices)
+    }
+
+    /// As [`Bed::check`], with a device map of the test's choice.
+    ///
+    /// # Errors
+    /// As [`Bed::check`].
+    ///
+    /// # Panics
+    /// As [`Bed::check`].
+    #[track_caller]
+    pub fn check_with(&mut self, entry: Entry, row: &Row, devices: &[&str]) -> Result<()> {
+        let before = self.counters.read();
+        let outcome = self.run(entry, &row.frame, devices).with_context(|| row.name.clone())?;
+        self.judge(row, &outcome, &before);
+        Ok(())
+    }
+
+    /// Runs a row whose frame lies in fragments behind its first `linear` bytes; `false` when this kernel cannot make
+    /// such frames (before 6.18).
+    ///
+    /// # Errors
+    /// As [`Bed::check`].
+    ///
+    /// # Panics
+    /// As [`Bed::check`].
+    #[track_caller]
+    pub fn check_split(&mut self, entry: Entry, row: &Row, linear: usize, devices: &[&str]) -> Result<bool> {
+        let before = self.counters.read();
+        match self.run_split(entry, &row.frame, linear, devices) {
+            Ok(outcome) => self.judge(row, &outcome, &before),
+            Err(error) if errno(&error) == Some(libc::EINVAL) => return Ok(false),
+            Err(error) => return Err(error.context(row.name.clone())),
+        }
+        Ok(true)
+    }
+
+    #[track_caller]
+    fn judge(&self, row: &Row, outcome: &Outcome, before: &Snapshot) {
+        let moved = self.counters.moved(before, &self.counters.read());
+        let mut wrong = Vec::new();
+        if outcome.action != row.verdict.number() {
+            wrong.push(format!("the verdict is {}, not {:?}", outcome.action, row.verdict));
+        }
+        if moved != row.moved {
+            wrong.push(format!("counters that moved\n  expected {:?}\n  found    {moved:?}", row.moved));
+        }
+        wrong.extend(diff(&row.out, &outcome.frame));
+        assert!(wrong.is_empty(), "{}:\n{}", row.name, wrong.join("\n"));
+    }
+}
+
+/// The flow between two sockets, as pins and slots know it.
+///
+/// # Panics
+/// When they are of two families: a mistake in the test.
+#[must_use]
+pub fn key(source: SocketAddr, destination: SocketAddr, proto: u8) -> PinKey {
+    let (src_port, dst_port) = (source.port().to_be(), destination.port().to_be());
+    match (source, destination) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+            let (src, dst) = (addr4(*from.ip()), addr4(*to.ip()));
+            PinKey::new(&Flow { src, dst, src_port, dst_port, proto, flags: 0 })
+        }
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+            let (src, dst) = (addr6(*from.ip()), addr6(*to.ip()));
+            PinKey::new(&Flow { src, dst, src_port, dst_port, proto, flags: 0 })
+        }
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+}
+
+fn cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))
+}
+
+fn errno(error: &anyhow::Error) -> Option<i32> {
+    error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
+}
