@@ -155,7 +155,6 @@ impl<'a> Core<'a> {
                         });
                     }
                     let state = net.borrow_and_update().clone();
-                    self.publisher.follow(&state);
                     status.send_replace(Arc::new(self.tick(&state)));
                 }
                 Some(command) = commands.recv() => {
@@ -171,10 +170,11 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// One round: observe, decide, publish; and what there is to see after it.
+    /// One round: follow the kernel, observe, decide, publish; and what there is to see after it.
     fn tick(&mut self, net: &NetState) -> Status {
         let at = clock();
         let now = at - self.started;
+        self.publisher.follow(now, net);
         self.orders.retain(|_, order| order.until > now);
         self.meter.read(now, &self.publisher);
         let forced =

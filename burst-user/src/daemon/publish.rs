@@ -29,6 +29,9 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// The epoch of pins: one per second.
 const EPOCH: Duration = Duration::from_secs(1);
 
+/// How often it is tried again to attach to a device that came back.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// The owner of the maps.
 pub(super) struct Publisher<'a> {
     config: &'a Config,
@@ -44,6 +47,8 @@ pub(super) struct Publisher<'a> {
     published: Vec<Vec<f64>>,
     /// Devices the program is attached to, with their indices.
     attached: Vec<(String, u32)>,
+    /// When it was last tried in vain to attach to a device that came back, and why it failed.
+    trouble: Option<(Duration, KernelError)>,
     epoch: (u32, Duration),
     swept: Option<Duration>,
     refused: Vec<u64>,
@@ -93,6 +98,7 @@ impl<'a> Publisher<'a> {
             seed,
             published: vec![Vec::new(); count],
             attached: Vec::new(),
+            trouble: None,
             epoch: (control.epoch, Duration::ZERO),
             swept: None,
             refused: refused.collect(),
@@ -170,23 +176,37 @@ impl<'a> Publisher<'a> {
         Ok(attached)
     }
 
-    /// Publishes what the kernel says of links and devices.
-    pub(super) fn follow(&mut self, net: &NetState) {
+    /// Publishes what the kernel says of links and devices, and attaches to devices that came back. One that cannot be
+    /// attached to is tried again: all others go on meanwhile.
+    pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
         self.follow_links(net);
-        let now = start::devices(self.config, &self.links, net);
-        let came = now.iter().any(|device| !self.attached.contains(&(device.name.clone(), device.ifindex)));
-        if !came {
+        let devices = start::devices(self.config, &self.links, net);
+        if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex))) {
+            self.trouble = None;
+            return;
+        }
+        if self.trouble.as_ref().is_some_and(|(tried, _)| now.saturating_sub(*tried) < RETRY) {
             return;
         }
         match self.attach(net) {
-            Ok(attachments) => {
-                for Attachment { device, attached, .. } in attachments {
-                    tracing::warn!(device, how = ?attached, "attached anew, because a device came back");
+            Ok(attached) => {
+                for attachment in attached {
+                    tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back");
                 }
+                self.trouble = None;
             }
-            // The other devices go on; the next event tries again.
-            Err(error) => tracing::error!(%error, "a device came back, but could not be attached to"),
+            Err(error) => {
+                if self.trouble.as_ref().is_none_or(|(_, before)| before.message != error.message) {
+                    tracing::error!(%error, "a device that came back has no program; trying again");
+                }
+                self.trouble = Some((now, error));
+            }
         }
+    }
+
+    /// Why a device that came back has no program.
+    pub(super) fn trouble(&self) -> Option<&KernelError> {
+        self.trouble.as_ref().map(|(_, error)| error)
     }
 
     /// Brings link and endpoint tables in line with the state of the links.
