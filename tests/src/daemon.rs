@@ -80,7 +80,6 @@ client    = ["{CLIENT_DEVICE}"]
 seed      = "one-string-for-all-edges"
 mode      = "{mode}"
 pin_dir   = "{pins}"
-state_dir = "{state}"
 socket    = "{socket}"
 on_exit   = "{on_exit}"
 trace     = {trace}
