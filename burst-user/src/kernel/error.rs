@@ -44,7 +44,7 @@ impl KernelError {
         Self { kind, message: message.into(), fix: fix.into() }
     }
 
-    /// A failed system call: a missing privilege if the errno says so, else `kind`.
+    /// A failed system call: a missing privilege if the errno says so, else [`Kind::Other`].
     pub(crate) fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::new(
