@@ -8,7 +8,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 
-use super::error::{KernelError, Kind};
+use super::error::{KernelError, Kind, PRIVILEGES};
 use super::load::Instance;
 use super::sys;
 use crate::config::model::XdpMode;
@@ -151,11 +151,7 @@ fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
             "the driver does not support native XDP as things stand: check MTU, LRO and channels (`ethtool -k`, `ethtool \
              -l`); `edge.xdp = \"generic\"` works everywhere, slowly",
         ),
-        Some(libc::EPERM | libc::EACCES) => KernelError::new(
-            Kind::Permission,
-            message,
-            "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
-        ),
+        Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
         _ => KernelError::new(Kind::Other, message, ""),
     }
 }

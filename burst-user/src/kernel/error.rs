@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What to do about a missing privilege.
+pub const PRIVILEGES: &str = "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW";
+
 /// A failure of the kernel side: what happened, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub struct KernelError {
@@ -47,12 +50,33 @@ impl KernelError {
     /// A failed system call: a missing privilege if the errno says so, else [`Kind::Other`].
     pub(crate) fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Self::new(
-                Kind::Permission,
-                format!("{what}: {error}"),
-                "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
-            ),
+            Some(libc::EPERM | libc::EACCES) => Self::new(Kind::Permission, format!("{what}: {error}"), PRIVILEGES),
             _ => Self::new(Kind::Other, format!("{what}: {error}"), ""),
         }
     }
+}
+
+/// An error and its causes in one line, as `{:#}` of anyhow, but without those that are said already: many errors, of
+/// other crates too, name their cause themselves.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = error.to_string();
+    for cause in causes(error).skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
+}
+
+/// An error, its cause, the cause of that and so on.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// The errno of the first cause that has one.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    causes(error).find_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
