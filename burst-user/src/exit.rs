@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::api::{BindError, ClientError};
 use crate::daemon;
-use crate::kernel::{KernelError, Kind};
+use crate::kernel::{KernelError, Kind, with_causes};
 
 /// How the command ended. Numbers are never given another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command ended, and with which code.
 #[derive(Debug, thiserror::Error)]
-#[error("{error:#}")]
+#[error("{}", with_causes(error.as_ref()))]
 pub struct Failure {
     /// The code.
     pub exit: Exit,
@@ -198,6 +198,28 @@ mod tests {
         let listed: Vec<u8> = TABLE.lines().skip(1).map(|line| line[..4].trim().parse().expect("a number")).collect();
         assert_eq!(listed, Exit::ALL.map(Exit::number));
         assert!(Exit::ALL.iter().enumerate().all(|(place, exit)| usize::from(exit.number()) == place));
+    }
+
+    #[test]
+    fn a_cause_is_said_once_and_a_missing_privilege_has_its_fix() {
+        let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
+        let path = || "/run/burst".into();
+        let refused = crate::netlink::Error::Refused { what: "list devices".into(), source: denied() };
+        for failure in [
+            Failure::from(BindError::Io { what: "make the directory", path: path(), source: denied() }),
+            Failure::from(daemon::Error::Netlink(refused)),
+        ] {
+            let said = failure.to_string();
+            assert_eq!(said.matches("Permission denied (os error 13)").count(), 1, "{said}");
+            assert_eq!(said.matches("\n  fix: run as root").count(), 1, "{said}");
+        }
+        let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let unread = crate::config::ConfigError::Read { path: "burst.toml".into(), source: missing };
+        let said = Failure::from(unread).to_string();
+        assert_eq!(said, "cannot read the configuration burst.toml: No such file or directory (os error 2)");
+        // A cause that is not said yet is said.
+        let hidden = anyhow::Error::from(denied()).context("while starting");
+        assert_eq!(Failure::from(hidden).to_string(), "while starting: Permission denied (os error 13)");
     }
 
     #[test]

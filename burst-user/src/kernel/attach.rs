@@ -8,7 +8,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 
-use super::error::{KernelError, Kind, PRIVILEGES};
+use super::error::{KernelError, Kind, PRIVILEGES, errno, remedy, with_causes};
 use super::load::Instance;
 use super::sys;
 use crate::config::model::XdpMode;
@@ -81,7 +81,8 @@ pub(super) fn attach(
         )
     })?;
     link.pin(&pin).map_err(|error| {
-        KernelError::new(Kind::State, format!("pinning the link of {device} at {}: {error}", pin.display()), "")
+        let message = format!("pinning the link of {device} at {}: {}", pin.display(), with_causes(&error));
+        KernelError::new(Kind::State, message, "see that no other burst uses this `pin_dir`, and start again")
     })?;
     Ok(Attachment { device: device.to_owned(), ifindex, attached: Attached::New })
 }
@@ -129,12 +130,8 @@ fn name(mode: XdpMode) -> &'static str {
 }
 
 fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
-    let errno = match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
-    let message = format!("attaching to {device} in {} mode: {error}", name(mode));
-    match errno {
+    let message = format!("attaching to {device} in {} mode: {}", name(mode), with_causes(error));
+    match errno(error) {
         Some(libc::EBUSY | libc::EEXIST) => KernelError::new(
             Kind::Device,
             format!("{device} already has an XDP program that is not burst's; it was left alone"),
@@ -152,6 +149,6 @@ fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
              -l`); `edge.xdp = \"generic\"` works everywhere, slowly",
         ),
         Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
-        _ => KernelError::new(Kind::Other, message, ""),
+        errno => KernelError::new(Kind::Other, message, remedy(errno)),
     }
 }

@@ -51,8 +51,21 @@ impl KernelError {
     pub(crate) fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::new(Kind::Permission, format!("{what}: {error}"), PRIVILEGES),
-            _ => Self::new(Kind::Other, format!("{what}: {error}"), ""),
+            errno => Self::new(Kind::Other, format!("{what}: {error}"), remedy(errno)),
         }
+    }
+}
+
+/// What helps against failures of system calls that say nothing of burst; empty where nothing general does.
+pub(crate) fn remedy(errno: Option<i32>) -> &'static str {
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => PRIVILEGES,
+        Some(libc::ENOMEM) => "the maps need memory: free some, or raise the limit of burst's cgroup",
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`, LimitNOFILE=)",
+        Some(libc::ENODEV) => "a device went away: see `ip link` in this network namespace",
+        Some(libc::ENOENT) => "was it removed meanwhile? `burst detach`, and start anew",
+        Some(libc::EBUSY) => "another process uses it: see that no other burst runs, and try again",
+        _ => "",
     }
 }
 

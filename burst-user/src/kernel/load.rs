@@ -8,7 +8,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::Policy;
 
-use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, with_causes};
+use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
 use super::layout::{self, SHARED};
 use super::sys;
 use crate::policy::dimensions::Large;
@@ -146,13 +146,8 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> KernelError
     }
     match errno(error) {
         Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
-        Some(libc::ENOMEM) => KernelError::new(
-            Kind::Other,
-            message,
-            "the maps need memory: free some, or raise the limit of burst's cgroup",
-        ),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            KernelError::new(Kind::Other, message, "raise the limit of open files (`ulimit -n`, LimitNOFILE=)")
+        errno @ Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+            KernelError::new(Kind::Other, message, remedy(errno))
         }
         _ => KernelError::new(
             Kind::Unsupported,

@@ -16,7 +16,7 @@ use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
 use bytemuck::Zeroable;
 
-use super::error::{KernelError, Kind};
+use super::error::{KernelError, Kind, errno, remedy, with_causes};
 use super::mapped::Mapped;
 use super::pins::PinTable;
 
@@ -337,6 +337,13 @@ fn add(sum: &mut Counter, row: Counter) {
     sum.openers += row.openers;
 }
 
-fn other(name: &str, error: &dyn std::error::Error) -> KernelError {
-    KernelError::new(Kind::Other, format!("the map {name}: {error}"), "")
+fn other(name: &str, error: &(dyn std::error::Error + 'static)) -> KernelError {
+    let message = format!("the map {name}: {}", with_causes(error));
+    let errno = errno(error);
+    let kind = match errno {
+        Some(libc::EPERM | libc::EACCES) => Kind::Permission,
+        Some(libc::ENODEV) => Kind::Device,
+        _ => Kind::Other,
+    };
+    KernelError::new(kind, message, remedy(errno))
 }
