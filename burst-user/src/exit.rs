@@ -152,7 +152,11 @@ fn of_daemon(error: &daemon::Error) -> Exit {
     match error {
         daemon::Error::Bind(error) => of_bind(error),
         daemon::Error::Netlink(error) => of_netlink(error),
-        error => error.kind().map_or(Exit::Internal, of_kind),
+        daemon::Error::Kernel(error) => of_kind(error.kind),
+        daemon::Error::NoObject(_) => Exit::Unsupported,
+        daemon::Error::Ids(_) => Exit::State,
+        daemon::Error::Compile(_) => Exit::Config,
+        daemon::Error::NetlinkEnded | daemon::Error::Signal(_) => Exit::Internal,
     }
 }
 
@@ -227,6 +231,7 @@ mod tests {
         let path = || "/run/burst/burst.sock".into();
         let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
         let kernel = |kind| KernelError { kind, message: String::new(), fix: String::new() };
+        let too_many = || crate::policy::compile::CompileError::TooManyPrefixes { dimension: "dst", prefixes: 99_999 };
         let api = |code| ClientError::Api(crate::api::ApiError::new(code, "", ""));
         for (error, exit) in [
             (ClientError::NoSocket { path: path() }.into(), Exit::NotRunning),
@@ -241,6 +246,8 @@ mod tests {
             (daemon::Error::Netlink(crate::netlink::Error::NoDevice { name: "eth9".into() }).into(), Exit::Device),
             (daemon::Error::Kernel(kernel(Kind::Device)).into(), Exit::Device),
             (daemon::Error::NetlinkEnded.into(), Exit::Internal),
+            (daemon::Error::NoObject(crate::object::NoObject).into(), Exit::Unsupported),
+            (daemon::Error::Compile(too_many()).into(), Exit::Config),
             (anyhow::anyhow!("nobody knows"), Exit::Internal),
         ] {
             let error: anyhow::Error = error;
