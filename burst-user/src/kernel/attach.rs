@@ -8,6 +8,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 
+use super::bpffs::entries;
 use super::error::{KernelError, Kind, PRIVILEGES, errno, remedy, with_causes};
 use super::load::Instance;
 use super::sys;
@@ -89,10 +90,10 @@ pub(super) fn attach(
 
 /// The link pinned for a device, if it is still attached to it. One whose device went away is unpinned.
 fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
-    if !pin.exists() {
-        return Ok(None);
-    }
-    let fd = sys::open_pin(pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+    let fd = match sys::open_pin(pin) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| KernelError::os(pin.display(), &error))?,
+    };
     let attached_to = sys::link_ifindex(fd.as_fd()).map_err(|error| KernelError::os(pin.display(), &error))?;
     if attached_to != ifindex {
         fs::remove_file(pin).map_err(|error| KernelError::os(pin.display(), &error))?;
@@ -112,14 +113,12 @@ fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), Kerne
 }
 
 /// Devices with a pinned link, and the pins.
-pub(super) fn pinned(links_dir: &Path) -> Vec<(String, PathBuf)> {
-    let Ok(entries) = fs::read_dir(links_dir) else { return Vec::new() };
-    let mut links: Vec<_> = entries
-        .filter_map(Result::ok)
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
-        .collect();
-    links.sort();
-    links
+///
+/// # Errors
+/// When the directory is there and cannot be read.
+pub(super) fn pinned(links_dir: &Path) -> Result<Vec<(String, PathBuf)>, KernelError> {
+    let entries = entries(links_dir).map_err(|error| KernelError::os(links_dir.display(), &error))?;
+    Ok(entries.iter().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
 }
 
 fn name(mode: XdpMode) -> &'static str {

@@ -131,7 +131,7 @@ impl Installation {
                 }
             }
         }
-        for (name, pin) in attach::pinned(&links_dir) {
+        for (name, pin) in attach::pinned(&links_dir)? {
             if !devices.iter().any(|device| device.name == name) {
                 tracing::info!(device = name, "no longer configured: detached");
                 fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
@@ -142,33 +142,39 @@ impl Installation {
 }
 
 /// Detaches burst from every device and removes its pins, its directories and its mount; nothing else. Returns what was
-/// detached. Works without a daemon, and on the state of any version.
+/// detached. Works without a daemon, and on the state of any version: all that is pinned as a link or a map goes.
 ///
 /// # Errors
-/// When a pin cannot be removed. What could be removed is gone.
+/// When it cannot be seen what is there, or a pin cannot be removed. What could be removed is gone.
 pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
-    if !pin_dir.exists() {
-        return Ok(Vec::new());
+    let unreadable = |dir: &Path, error: &std::io::Error| KernelError::os(dir.display(), error);
+    match bpffs::is_bpffs(pin_dir).map_err(|error| unreadable(pin_dir, &error))? {
+        None => return Ok(Vec::new()),
+        Some(false) => {
+            bpffs::remove(pin_dir).map_err(|error| unreadable(pin_dir, &error))?;
+            return Ok(Vec::new());
+        }
+        Some(true) => {}
     }
-    if !bpffs::is_bpffs(pin_dir) {
-        return match bpffs::remove(pin_dir) {
-            Ok(()) => Ok(Vec::new()),
-            Err(error) => Err(KernelError::os(pin_dir.display(), &error)),
-        };
-    }
+    let remove = |pin: &Path| match fs::remove_file(pin) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(KernelError::os(pin.display(), &error)),
+        _ => Ok(()),
+    };
     let mut detached = Vec::new();
     // Client devices and links lose their programs first, the maps after: no program runs without its maps.
-    for (name, pin) in attach::pinned(&links_dir(pin_dir)) {
-        fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+    for (name, pin) in attach::pinned(&links_dir(pin_dir))? {
+        remove(&pin)?;
         detached.push(name);
     }
-    for name in layout::SHARED {
-        let pin = maps_dir(pin_dir).join(name);
-        match fs::remove_file(&pin) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(KernelError::os(pin.display(), &error));
-            }
-            _ => {}
+    // The directory is burst's own if its stamp lies in it: then maps go that this version does not know, too. A bpffs
+    // holds BPF objects, directories and symbolic links; only the first are files.
+    let maps_dir = maps_dir(pin_dir);
+    let entries = bpffs::entries(&maps_dir).map_err(|error| unreadable(&maps_dir, &error))?;
+    let own = entries.iter().any(|entry| entry.file_name() == "META");
+    for entry in entries {
+        let file = entry.file_type().map_err(|error| unreadable(&entry.path(), &error))?.is_file();
+        if file && (own || layout::SHARED.iter().any(|name| entry.file_name() == *name)) {
+            remove(&entry.path())?;
         }
     }
     bpffs::remove(pin_dir).map_err(|error| {

@@ -58,7 +58,7 @@ pub(super) fn check(object: &[u8], dir: &Path, cpus: usize) -> Result<(), Kernel
         .map_err(|error| KernelError::new(Kind::Other, format!("the built-in BPF object: {error}"), "rebuild burst"))?;
     for name in SHARED {
         let path = dir.join(name);
-        if !path.exists() {
+        if !path.try_exists().map_err(|error| KernelError::os(path.display(), &error))? {
             continue;
         }
         let map = object.maps.get(name).ok_or_else(|| {
