@@ -90,11 +90,7 @@ pub(super) fn attach(
 
 /// The link pinned for a device, if it is still attached to it. One whose device went away is unpinned.
 fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
-    let fd = match sys::open_pin(pin) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|error| KernelError::os(pin.display(), &error))?,
-    };
-    let attached_to = sys::link_ifindex(fd.as_fd()).map_err(|error| KernelError::os(pin.display(), &error))?;
+    let Some(attached_to) = attached_to(pin)? else { return Ok(None) };
     if attached_to != ifindex {
         fs::remove_file(pin).map_err(|error| KernelError::os(pin.display(), &error))?;
         return Ok(None);
@@ -103,6 +99,23 @@ fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
         KernelError::new(Kind::State, format!("{}: {error}", pin.display()), "choose another `pin_dir`")
     })?;
     Ok(Some(FdLink::from(link)))
+}
+
+/// Index of the device that a pinned link is attached to, 0 when that is gone; `None` without a pin.
+fn attached_to(pin: &Path) -> Result<Option<u32>, KernelError> {
+    let os = |error| KernelError::os(pin.display(), &error);
+    match sys::open_pin(pin) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        opened => sys::link_ifindex(opened.map_err(os)?.as_fd()).map(Some).map_err(os),
+    }
+}
+
+/// Whether a pinned link is attached to anything.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn is_alive(pin: &Path) -> Result<bool, KernelError> {
+    Ok(attached_to(pin)?.is_some_and(|ifindex| ifindex != 0))
 }
 
 /// Drops our hold on a pinned link without detaching it: closing the descriptor leaves the pin's reference.

@@ -85,10 +85,12 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
 
 impl Installation {
     /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
-    /// shifted before its reply finds the way back. Detaches devices that are no longer configured.
+    /// shifted before its reply finds the way back. Detaches devices that are no longer configured, and removes the
+    /// pins of those that are gone.
     ///
     /// # Errors
-    /// When an instance is refused: then the devices this call attached anew are detached again.
+    /// When an instance is refused: then the devices this call attached anew are detached again; those that run the new
+    /// program in place of a former one keep it, and the error names them.
     ///
     /// The instances are returned for their log maps; the pins hold the programs, so that they may be dropped.
     pub fn attach(
@@ -120,7 +122,12 @@ impl Installation {
         for (device, instance) in &mut loaded {
             match attach::attach(instance, &device.name, device.ifindex, plan.mode, &links_dir) {
                 Ok(attachment) => attached.push(attachment),
-                Err(error) => {
+                Err(mut error) => {
+                    let replaced = attached.iter().filter(|a| a.attached == attach::Attached::Replaced);
+                    let replaced: Vec<_> = replaced.map(|a| a.device.as_str()).collect();
+                    if !replaced.is_empty() {
+                        error.message += &format!("; the new program already runs on {}", replaced.join(", "));
+                    }
                     for new in attached.iter().filter(|a| a.attached == attach::Attached::New) {
                         let pin = links_dir.join(&new.device);
                         if let Err(error) = fs::remove_file(&pin) {
@@ -132,9 +139,16 @@ impl Installation {
             }
         }
         for (name, pin) in attach::pinned(&links_dir)? {
-            if !devices.iter().any(|device| device.name == name) {
-                tracing::info!(device = name, "no longer configured: detached");
-                fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+            if devices.iter().any(|device| device.name == name) {
+                continue;
+            }
+            // A device that is configured but gone for now is not among `devices` either; its link is dead.
+            let dead = !attach::is_alive(&pin)?;
+            fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+            if dead {
+                tracing::info!(device = name, "the device is gone: removed the pin of its link");
+            } else {
+                tracing::info!(device = name, "not configured, or not under this name and here any more: detached");
             }
         }
         Ok((attached, loaded.into_iter().map(|(_, instance)| instance).collect()))
