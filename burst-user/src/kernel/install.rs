@@ -187,7 +187,7 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
     let own = entries.iter().any(|entry| entry.file_name() == "META");
     for entry in entries {
         let file = entry.file_type().map_err(|error| unreadable(&entry.path(), &error))?.is_file();
-        if file && (own || layout::SHARED.iter().any(|name| entry.file_name() == *name)) {
+        if file && (own || layout::SHARED.iter().any(|shared| entry.file_name() == shared.name)) {
             remove(&entry.path())?;
         }
     }

@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::Policy;
 
 use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
-use super::layout::{self, SHARED};
+use super::layout::SHARED;
 use super::sys;
 use crate::policy::dimensions::Large;
 
@@ -50,10 +50,10 @@ pub fn load(
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(policy), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
-    for name in SHARED {
-        loader.map_pin_path(name, maps_dir.join(name));
-        if let Some(entries) = layout::entries_for(name, cpus) {
-            loader.map_max_entries(name, entries);
+    for shared in &SHARED {
+        loader.map_pin_path(shared.name, maps_dir.join(shared.name));
+        if let Some(entries) = shared.entries_for(cpus) {
+            loader.map_max_entries(shared.name, entries);
         }
     }
     for (name, rows) in tables(large) {
