@@ -118,6 +118,19 @@ pub(super) fn is_alive(pin: &Path) -> Result<bool, KernelError> {
     Ok(attached_to(pin)?.is_some_and(|ifindex| ifindex != 0))
 }
 
+/// Whether any pinned link is attached.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn any_alive(links_dir: &Path) -> Result<bool, KernelError> {
+    for (_, pin) in pinned(links_dir)? {
+        if is_alive(&pin)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Drops our hold on a pinned link without detaching it: closing the descriptor leaves the pin's reference.
 fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), KernelError> {
     let link = link.map_err(|error| KernelError::new(Kind::Other, format!("{device}: {error}"), ""))?;

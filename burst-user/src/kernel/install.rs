@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
 use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK};
 
 use super::attach::{self, Attachment};
@@ -74,13 +75,44 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
                 ),
             ));
         }
-        Some(_) => true,
+        Some(meta) => {
+            same_attach_mode(&meta, plan)?;
+            true
+        }
         None => {
             maps.stamp(seed)?;
             false
         }
     };
     Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus })
+}
+
+/// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.
+fn same_attach_mode(meta: &Meta, plan: &Plan<'_>) -> Result<(), KernelError> {
+    let wanted = attach_mode(plan.mode);
+    let recorded = match meta.attach {
+        ATTACH_NATIVE => "native",
+        ATTACH_GENERIC => "generic",
+        _ => return Ok(()),
+    };
+    if meta.attach == wanted || !attach::any_alive(&links_dir(plan.pin_dir))? {
+        return Ok(());
+    }
+    Err(KernelError::new(
+        Kind::State,
+        format!("`edge.xdp` differs from the {recorded:?} that burst is attached with: a link keeps its mode"),
+        format!(
+            "restore `edge.xdp = {recorded:?}`, or drain, `burst detach --pin-dir {}` and start anew",
+            plan.pin_dir.display()
+        ),
+    ))
+}
+
+const fn attach_mode(mode: XdpMode) -> u8 {
+    match mode {
+        XdpMode::Native => ATTACH_NATIVE,
+        XdpMode::Generic => ATTACH_GENERIC,
+    }
 }
 
 impl Installation {
@@ -117,6 +149,10 @@ impl Installation {
         loaded.sort_by_key(|(device, _)| device.client);
         for (device, _) in &loaded {
             self.maps.add_device(device.ifindex)?;
+        }
+        // Before the first link, and never after: of links that are there already, what is recorded is true.
+        if !attach::any_alive(&links_dir)? {
+            self.maps.set_attach_mode(attach_mode(plan.mode))?;
         }
         let mut attached: Vec<Attachment> = Vec::new();
         for (device, instance) in &mut loaded {

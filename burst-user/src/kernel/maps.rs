@@ -278,7 +278,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn mode(&self) -> Result<u64, KernelError> {
+    pub fn mode(&self) -> Result<u8, KernelError> {
         Ok(self.meta()?.mode)
     }
 
@@ -286,9 +286,18 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_mode(&mut self, mode: u64) -> Result<(), KernelError> {
+    pub fn set_mode(&mut self, mode: u8) -> Result<(), KernelError> {
         let meta = self.meta()?;
         self.set_meta(Meta { mode, ..meta })
+    }
+
+    /// Records how links are attached ([`Meta::attach`]).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set_attach_mode(&mut self, attach: u8) -> Result<(), KernelError> {
+        let meta = self.meta()?;
+        self.set_meta(Meta { attach, ..meta })
     }
 
     fn meta(&self) -> Result<Meta, KernelError> {
