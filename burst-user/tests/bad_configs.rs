@@ -88,8 +88,13 @@ fn changed(name: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// What is said of the good configuration itself: its tag and its UDP rule are for a later version.
-const STANDING: [&str; 2] = ["this version writes no VLAN tags", "this version counts no UDP packet"];
+/// What is said of the good configuration itself: its tag, its bandwidth and its UDP rule are for a later version.
+const STANDING: [&str; 4] = [
+    "this version writes no VLAN tags",
+    "does not act on `bandwidth`",
+    "does not act on `state_dir`",
+    "this version counts no UDP packet",
+];
 
 /// What is said of `text` beyond [`STANDING`]: nothing when it is taken without another warning.
 fn said(text: &str) -> (bool, Vec<String>) {
@@ -279,6 +284,7 @@ fn what_a_later_version_is_for_is_said_where_it_stands() {
         said,
         [
             (11, "link `dx-1`: this version writes no VLAN tags, and `burst run` will refuse it".to_owned()),
+            (14, "this version does not act on `bandwidth`: no share is bounded by what a link carries".to_owned()),
             (45, "class `quiz`: this version counts no UDP packet as the start of a flow".to_owned()),
         ]
     );
@@ -364,6 +370,7 @@ fn the_example_is_taken_and_says_what_is_not_acted_on() {
     let starts = [
         "this version does not act on `sentinel`",
         "link `dx-seoul-1`: this version writes no VLAN tags",
+        "this version does not act on `bandwidth`",
         "link `vpn` is left out",
         "the load source is left out",
         "this version does not act on `health`",

@@ -43,6 +43,8 @@ pub struct Settings {
     pub way: Way,
     /// `mode = "shadow"`.
     pub shadow: bool,
+    /// `trace`.
+    pub trace: bool,
     /// `on_exit = "detach"`.
     pub detach_on_exit: bool,
     /// `idle_timeout` of the shop.
@@ -56,6 +58,7 @@ impl Default for Settings {
         Self {
             way: Way::Dnat,
             shadow: false,
+            trace: false,
             detach_on_exit: false,
             idle_timeout: Duration::from_secs(2),
             // Longer than any test: what an operator does not order does not happen.
@@ -80,6 +83,7 @@ pin_dir   = "{pins}"
 state_dir = "{state}"
 socket    = "{socket}"
 on_exit   = "{on_exit}"
+trace     = {trace}
 
 [[link]]
 name     = "dx-1"
@@ -92,6 +96,7 @@ mtu      = {mtu}
         state = dir("state"),
         socket = dir("burst.sock"),
         on_exit = if settings.detach_on_exit { "detach" } else { "leave" },
+        trace = settings.trace,
         next_hop = DIRECT_CONNECT.v4,
         mtu = topology.options.dx_mtu,
     );
@@ -333,7 +338,14 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it does not within [`PATIENCE`], with the status.
     pub fn until(&self, what: &str, mut holds: impl FnMut(&[Burst]) -> bool) -> Result<()> {
-        let waited = poll::until(what, PATIENCE, || Ok(holds(&self.shop()?).then_some(())));
+        let waited = poll::until(what, PATIENCE, || {
+            let held = holds(&self.shop()?);
+            if !held {
+                // Each question is a process, and the machine has other things to do.
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            Ok(held.then_some(()))
+        });
         waited.with_context(|| format!("the shop is {:#?}", self.shop()))
     }
 

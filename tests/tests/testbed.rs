@@ -66,7 +66,7 @@ fn both_services_are_reached_through_the_edge_with_whole_bodies_both_ways() -> R
                 }
             }
             // One GET, then PUT, GET and DELETE; once per family.
-            assert_eq!(local.nginx.counts(service.name)?.requests, 8, "{service:?}");
+            assert_eq!(local.nginx.counts_of(service.name, 8)?.requests, 8, "{service:?}");
         }
     }
     Ok(())
@@ -86,7 +86,7 @@ fn the_cloud_is_reached_from_the_edge_over_either_line() -> Result<()> {
             assert_eq!(transfer.service.as_deref(), Some(SHOP.name));
         }
     }
-    assert_eq!(cloud.counts(SHOP.name)?.requests, 16);
+    assert_eq!(cloud.counts_of(SHOP.name, 16)?.requests, 16);
 
     let sent = || -> Result<u64> {
         let statistics = topology.edge.exec("ip", &["-json", "-stats", "link", "show", SECOND_DX_DEVICE])?;

@@ -62,7 +62,7 @@ fn whole_bodies_cross_the_edge_by_redirect_alone_over_direct_connect_if_the_peer
         let up = client::upload(&topology.client, source(family), SHOP.at(family))?;
         assert_eq!((down.site, up.site), (Some(Site::Cloud), Some(Site::Cloud)));
     }
-    assert_eq!(cloud.counts(SHOP.name)?.requests, 8);
+    assert_eq!(cloud.counts_of(SHOP.name, 8)?.requests, 8);
 
     // Without GRO the peer has no queue that XDP could put a frame on: this is what `link::veth` is careful about.
     topology.direct_connect.exec("ethtool", &["-K", TO_EDGE, "gro", "off"])?;

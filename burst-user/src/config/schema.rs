@@ -62,6 +62,9 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
     }
     let pin_dir = table.opt("pin_dir", leaf::path);
     let state_dir = table.opt("state_dir", leaf::path);
+    if let Some(state_dir) = &state_dir {
+        not_acted_on(&table, state_dir.span, "state_dir", "nothing is kept outside the kernel yet");
+    }
     let socket = table.opt("socket", leaf::socket);
     let on_exit =
         table.opt("on_exit", leaf::keyword(&[("leave", Some(OnExit::Leave)), ("detach", Some(OnExit::Detach))]));
@@ -104,6 +107,9 @@ fn link(mut table: Table<'_>) -> Option<Link> {
         Some(mut bandwidth) => {
             let both =
                 (bandwidth.opt("out", leaf::text(units::bandwidth)), bandwidth.opt("in", leaf::text(units::bandwidth)));
+            if let Some(span) = both.0.as_ref().map(|at| at.span).or(both.1.as_ref().map(|at| at.span)) {
+                not_acted_on(&bandwidth, span, "bandwidth", "no share is bounded by what a link carries");
+            }
             bandwidth.finish();
             (both.0.map(|at| at.value), both.1.map(|at| at.value))
         }

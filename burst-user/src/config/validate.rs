@@ -132,6 +132,12 @@ fn capacities(file: &File, sink: &Sink) {
         "match rules",
     );
     over(Box::new(usable(file).map(|(link, _)| link.name.span)), MAX_LINKS - 1, "links");
+    let lines = usable(file).map(|(_, way)| way.device.span);
+    over(
+        Box::new(file.edge.client.iter().map(|device| device.span).chain(lines)),
+        MAX_LINKS,
+        "client devices and links",
+    );
     let endpoints = tiers(file).flat_map(|(_, tier)| match tier.mode {
         model::Mode::Nexthop => vec![tier.name.span],
         model::Mode::Dnat => tier.endpoints.iter().map(|at| at.span).collect(),

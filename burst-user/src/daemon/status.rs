@@ -46,6 +46,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
     if core.publisher.maps().control().bypass != 0 {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
+    warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     Status {
         version: api::VERSION,
         burst: env!("CARGO_PKG_VERSION").to_owned(),

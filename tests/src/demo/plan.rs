@@ -88,7 +88,6 @@ name      = "demo-edge"
 client    = ["{CLIENT_DEVICE}"]
 seed      = "demo"
 pin_dir   = "{pins}"
-state_dir = "{state}"
 socket    = "{socket}"
 on_exit   = "detach"
 
@@ -122,7 +121,6 @@ links     = ["dx"]
 capacity  = "5k flows/s"
 "#,
         pins = topology.dir.file("pins").display(),
-        state = topology.dir.file("state").display(),
         socket = socket(topology).display(),
         next_hop = DIRECT_CONNECT.v4,
         payment = PAYMENT.name,

@@ -7,6 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +16,7 @@ use crate::body;
 use crate::client;
 use crate::dir::RunDir;
 use crate::netns::Namespace;
+use crate::poll;
 use crate::process::Process;
 
 /// Which side a server is on; its answers say so in `X-Served-By`.
@@ -144,6 +146,17 @@ impl Nginx {
         }
         read.offset += whole as u64;
         Ok(read.counts.get(service).copied().unwrap_or_default())
+    }
+
+    /// The same, once it says that so many requests were answered: a client may have the answer before nginx has
+    /// written the line.
+    ///
+    /// # Errors
+    /// As [`Self::counts`], and when there are fewer for five seconds.
+    pub fn counts_of(&self, service: &str, requests: u64) -> Result<Counts> {
+        poll::until(&format!("{requests} requests for {service} in the access log"), Duration::from_secs(5), || {
+            Ok(Some(self.counts(service)?).filter(|counts| counts.requests >= requests))
+        })
     }
 
     /// Asks stub_status, from within nginx's namespace.
