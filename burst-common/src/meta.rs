@@ -7,7 +7,7 @@ use crate::proof::layout;
 
 /// Version of the ABI. Raised whenever a layout, a capacity, the hash or the meaning of a field changes.
 pub const ABI: u32 = 1;
-/// "burst" and a NUL-padded tail, as bytes.
+/// "burst", two NULs and a one, as bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"burst\0\0\x01");
 
 /// The only row of the meta map.
@@ -25,14 +25,34 @@ pub struct Meta {
     /// Four bits per class: how its flows find their slots, see [`shape`]. Zero: nothing was placed yet.
     pub shapes: [u64; 4],
     /// [`MODE_ACTIVE`] or [`MODE_SHADOW`]: what the slots were filled under. Zero: nothing was filled yet.
-    pub mode: u64,
+    pub mode: u8,
+    /// [`ATTACH_NATIVE`] or [`ATTACH_GENERIC`]: how the pinned links were attached. Zero: nothing is recorded.
+    pub attach: u8,
+    /// Zero.
+    pub pad: [u8; 6],
 }
-layout!(Meta, size = 64, magic @ 0, abi @ 8, cpus @ 12, seed @ 16, shapes @ 24, mode @ 56);
+layout!(
+    Meta,
+    size = 64,
+    magic @ 0,
+    abi @ 8,
+    cpus @ 12,
+    seed @ 16,
+    shapes @ 24,
+    mode @ 56,
+    attach @ 57,
+    pad @ 58
+);
 
 /// Flows are where the slots say.
-pub const MODE_ACTIVE: u64 = 1;
+pub const MODE_ACTIVE: u8 = 1;
 /// Flows are local, wherever the slots say.
-pub const MODE_SHADOW: u64 = 2;
+pub const MODE_SHADOW: u8 = 2;
+
+/// Links run the program in the driver.
+pub const ATTACH_NATIVE: u8 = 1;
+/// Links run the program after the driver, on socket buffers.
+pub const ATTACH_GENERIC: u8 = 2;
 
 /// How the flows of a class find their slots: another shape sends every flow elsewhere. `slots` is a power of two, 64
 /// to 4096. Not zero.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::api::{BindError, ClientError};
 use crate::daemon;
-use crate::kernel::{KernelError, Kind};
+use crate::kernel::{KernelError, Kind, with_causes};
 
 /// How the command ended. Numbers are never given another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command ended, and with which code.
 #[derive(Debug, thiserror::Error)]
-#[error("{error:#}")]
+#[error("{}", with_causes(error.as_ref()))]
 pub struct Failure {
     /// The code.
     pub exit: Exit,
@@ -152,7 +152,11 @@ fn of_daemon(error: &daemon::Error) -> Exit {
     match error {
         daemon::Error::Bind(error) => of_bind(error),
         daemon::Error::Netlink(error) => of_netlink(error),
-        error => error.kind().map_or(Exit::Internal, of_kind),
+        daemon::Error::Kernel(error) => of_kind(error.kind),
+        daemon::Error::NoObject(_) => Exit::Unsupported,
+        daemon::Error::Ids(_) => Exit::State,
+        daemon::Error::Compile(_) => Exit::Config,
+        daemon::Error::NetlinkEnded | daemon::Error::Signal(_) => Exit::Internal,
     }
 }
 
@@ -201,10 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_is_said_once_and_a_missing_privilege_has_its_fix() {
+        let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
+        let path = || "/run/burst".into();
+        let refused = crate::netlink::Error::Refused { what: "list devices".into(), source: denied() };
+        for failure in [
+            Failure::from(BindError::Io { what: "make the directory", path: path(), source: denied() }),
+            Failure::from(daemon::Error::Netlink(refused)),
+        ] {
+            let said = failure.to_string();
+            assert_eq!(said.matches("Permission denied (os error 13)").count(), 1, "{said}");
+            assert_eq!(said.matches("\n  fix: run as root").count(), 1, "{said}");
+        }
+        let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let unread = crate::config::ConfigError::Read { path: "burst.toml".into(), source: missing };
+        let said = Failure::from(unread).to_string();
+        assert_eq!(said, "cannot read the configuration burst.toml: No such file or directory (os error 2)");
+        // A cause that is not said yet is said.
+        let hidden = anyhow::Error::from(denied()).context("while starting");
+        assert_eq!(Failure::from(hidden).to_string(), "while starting: Permission denied (os error 13)");
+    }
+
+    #[test]
     fn a_failure_finds_its_code_under_its_context() {
         let path = || "/run/burst/burst.sock".into();
         let denied = || std::io::Error::from_raw_os_error(libc::EACCES);
         let kernel = |kind| KernelError { kind, message: String::new(), fix: String::new() };
+        let too_many = || crate::policy::compile::CompileError::TooManyPrefixes { dimension: "dst", prefixes: 99_999 };
         let api = |code| ClientError::Api(crate::api::ApiError::new(code, "", ""));
         for (error, exit) in [
             (ClientError::NoSocket { path: path() }.into(), Exit::NotRunning),
@@ -219,6 +246,8 @@ mod tests {
             (daemon::Error::Netlink(crate::netlink::Error::NoDevice { name: "eth9".into() }).into(), Exit::Device),
             (daemon::Error::Kernel(kernel(Kind::Device)).into(), Exit::Device),
             (daemon::Error::NetlinkEnded.into(), Exit::Internal),
+            (daemon::Error::NoObject(crate::object::NoObject).into(), Exit::Unsupported),
+            (daemon::Error::Compile(too_many()).into(), Exit::Config),
             (anyhow::anyhow!("nobody knows"), Exit::Internal),
         ] {
             let error: anyhow::Error = error;

@@ -15,7 +15,8 @@ mod pins;
 mod sys;
 
 pub use attach::{Attached, Attachment};
-pub use error::{KernelError, Kind};
+pub(crate) use error::with_causes;
+pub use error::{KernelError, Kind, PRIVILEGES};
 pub use install::{Device, Installation, Plan, detach, install};
 pub use load::{Instance, load};
 pub use mapped::Mapped;

@@ -10,6 +10,8 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
+use crate::kernel::PRIVILEGES;
+
 /// Owner and group may connect, nobody else.
 const MODE: u32 = 0o660;
 /// Connections that wait to be accepted.
@@ -31,7 +33,7 @@ pub enum BindError {
         path: PathBuf,
     },
     /// The system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}{}", path.display(), privileges(source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -41,6 +43,14 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What to do when the system refused for lack of privilege, on a line of its own.
+fn privileges(error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    format!("\n  fix: {PRIVILEGES}; the latter needs an `edge.socket` where its user may write")
 }
 
 /// A bound socket, with its file; the file is removed when this is dropped, if it is still the same.

@@ -1,13 +1,13 @@
 //! Why the daemon cannot start or go on.
 
 use crate::api::BindError;
-use crate::kernel::{KernelError, Kind};
+use crate::kernel::KernelError;
 use crate::netlink;
 use crate::object::NoObject;
 use crate::policy::compile::CompileError;
 use crate::policy::ids::IdsError;
 
-/// Why the daemon cannot start or go on.
+/// Why the daemon cannot start or go on. Which exit code that is, [`crate::exit`] knows.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API's socket.
@@ -34,23 +34,4 @@ pub enum Error {
     /// No signal handler.
     #[error("cannot listen for signals: {0}")]
     Signal(std::io::Error),
-}
-
-impl Error {
-    /// The kind of failure that decides the exit code; `None` for a second daemon, which has its own.
-    #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
-        match self {
-            Self::Bind(BindError::Running { .. }) => None,
-            Self::Bind(BindError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Some(Kind::Permission)
-            }
-            Self::Bind(_) | Self::Signal(_) | Self::NetlinkEnded | Self::Compile(_) => Some(Kind::Other),
-            Self::Kernel(error) => Some(error.kind),
-            Self::NoObject(_) => Some(Kind::Unsupported),
-            Self::Netlink(error) if error.is_permission() => Some(Kind::Permission),
-            Self::Netlink(_) => Some(Kind::Other),
-            Self::Ids(_) => Some(Kind::State),
-        }
-    }
 }

@@ -8,7 +8,8 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 
-use super::error::{KernelError, Kind};
+use super::bpffs::entries;
+use super::error::{KernelError, Kind, PRIVILEGES, errno, remedy, with_causes};
 use super::load::Instance;
 use super::sys;
 use crate::config::model::XdpMode;
@@ -81,18 +82,15 @@ pub(super) fn attach(
         )
     })?;
     link.pin(&pin).map_err(|error| {
-        KernelError::new(Kind::State, format!("pinning the link of {device} at {}: {error}", pin.display()), "")
+        let message = format!("pinning the link of {device} at {}: {}", pin.display(), with_causes(&error));
+        KernelError::new(Kind::State, message, "see that no other burst uses this `pin_dir`, and start again")
     })?;
     Ok(Attachment { device: device.to_owned(), ifindex, attached: Attached::New })
 }
 
 /// The link pinned for a device, if it is still attached to it. One whose device went away is unpinned.
 fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
-    if !pin.exists() {
-        return Ok(None);
-    }
-    let fd = sys::open_pin(pin).map_err(|error| KernelError::os(pin.display(), &error))?;
-    let attached_to = sys::link_ifindex(fd.as_fd()).map_err(|error| KernelError::os(pin.display(), &error))?;
+    let Some(attached_to) = attached_to(pin)? else { return Ok(None) };
     if attached_to != ifindex {
         fs::remove_file(pin).map_err(|error| KernelError::os(pin.display(), &error))?;
         return Ok(None);
@@ -103,6 +101,36 @@ fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
     Ok(Some(FdLink::from(link)))
 }
 
+/// Index of the device that a pinned link is attached to, 0 when that is gone; `None` without a pin.
+fn attached_to(pin: &Path) -> Result<Option<u32>, KernelError> {
+    let os = |error| KernelError::os(pin.display(), &error);
+    match sys::open_pin(pin) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        opened => sys::link_ifindex(opened.map_err(os)?.as_fd()).map(Some).map_err(os),
+    }
+}
+
+/// Whether a pinned link is attached to anything.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn is_alive(pin: &Path) -> Result<bool, KernelError> {
+    Ok(attached_to(pin)?.is_some_and(|ifindex| ifindex != 0))
+}
+
+/// Whether any pinned link is attached.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn any_alive(links_dir: &Path) -> Result<bool, KernelError> {
+    for (_, pin) in pinned(links_dir)? {
+        if is_alive(&pin)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Drops our hold on a pinned link without detaching it: closing the descriptor leaves the pin's reference.
 fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), KernelError> {
     let link = link.map_err(|error| KernelError::new(Kind::Other, format!("{device}: {error}"), ""))?;
@@ -111,14 +139,12 @@ fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), Kerne
 }
 
 /// Devices with a pinned link, and the pins.
-pub(super) fn pinned(links_dir: &Path) -> Vec<(String, PathBuf)> {
-    let Ok(entries) = fs::read_dir(links_dir) else { return Vec::new() };
-    let mut links: Vec<_> = entries
-        .filter_map(Result::ok)
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
-        .collect();
-    links.sort();
-    links
+///
+/// # Errors
+/// When the directory is there and cannot be read.
+pub(super) fn pinned(links_dir: &Path) -> Result<Vec<(String, PathBuf)>, KernelError> {
+    let entries = entries(links_dir).map_err(|error| KernelError::os(links_dir.display(), &error))?;
+    Ok(entries.iter().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
 }
 
 fn name(mode: XdpMode) -> &'static str {
@@ -129,12 +155,8 @@ fn name(mode: XdpMode) -> &'static str {
 }
 
 fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
-    let errno = match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
-    let message = format!("attaching to {device} in {} mode: {error}", name(mode));
-    match errno {
+    let message = format!("attaching to {device} in {} mode: {}", name(mode), with_causes(error));
+    match errno(error) {
         Some(libc::EBUSY | libc::EEXIST) => KernelError::new(
             Kind::Device,
             format!("{device} already has an XDP program that is not burst's; it was left alone"),
@@ -151,11 +173,7 @@ fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
             "the driver does not support native XDP as things stand: check MTU, LRO and channels (`ethtool -k`, `ethtool \
              -l`); `edge.xdp = \"generic\"` works everywhere, slowly",
         ),
-        Some(libc::EPERM | libc::EACCES) => KernelError::new(
-            Kind::Permission,
-            message,
-            "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
-        ),
-        _ => KernelError::new(Kind::Other, message, ""),
+        Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
+        errno => KernelError::new(Kind::Other, message, remedy(errno)),
     }
 }

@@ -1,9 +1,11 @@
 //! The pin directory: a bpffs of burst's own, because `ip netns exec` hides the one under /sys.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::error::{KernelError, Kind};
@@ -24,9 +26,29 @@ pub(super) fn links_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join("links")
 }
 
-/// Whether `path` lies on a bpffs.
-pub(super) fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+/// Whether `path` lies on a bpffs; `None` when it is not there.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(super) fn is_bpffs(path: &Path) -> io::Result<Option<bool>> {
+    match statfs(path) {
+        Ok(stat) => Ok(Some(stat.f_type as u64 == BPF_FS_MAGIC)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What lies in a directory, by name; nothing when it is not there.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    let mut entries: Vec<_> = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?.collect::<io::Result<_>>()?,
+    };
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
 }
 
 /// Makes the pin directory and mounts a bpffs on it, unless it is one already.
@@ -44,9 +66,9 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
         )
     };
     fs::create_dir_all(pin_dir).map_err(|error| failed("cannot be made", &error, error.raw_os_error()))?;
-    if !is_bpffs(pin_dir) {
-        let occupied = fs::read_dir(pin_dir).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied {
+    let unreadable = |error: io::Error| failed("cannot be read", &error, error.raw_os_error());
+    if is_bpffs(pin_dir).map_err(unreadable)? != Some(true) {
+        if !entries(pin_dir).map_err(unreadable)?.is_empty() {
             return Err(KernelError::new(
                 Kind::State,
                 format!("the pin directory {} is no bpffs and is not empty", pin_dir.display()),
@@ -59,7 +81,7 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
     for dir in [maps_dir(pin_dir), links_dir(pin_dir)] {
         match fs::create_dir(&dir) {
             Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("cannot be written", &error, error.raw_os_error())),
         }
     }
@@ -67,15 +89,15 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
 }
 
 /// Removes what [`prepare`] made, if nothing foreign lies in it: the directories, the mount, the mount point.
-pub(super) fn remove(pin_dir: &Path) -> std::io::Result<()> {
+pub(super) fn remove(pin_dir: &Path) -> io::Result<()> {
     for dir in [maps_dir(pin_dir), links_dir(pin_dir)] {
         match fs::remove_dir(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
     let foreign = |entry: &fs::DirEntry| !OF_THE_KERNEL.iter().any(|name| entry.file_name() == *name);
-    let empty = fs::read_dir(pin_dir).is_ok_and(|entries| !entries.flatten().any(|entry| foreign(&entry)));
+    let empty = !entries(pin_dir)?.iter().any(foreign);
     let own_mount = fs::metadata(pin_dir)
         .ok()
         .zip(pin_dir.parent().and_then(|parent| fs::metadata(parent).ok()))
@@ -83,7 +105,7 @@ pub(super) fn remove(pin_dir: &Path) -> std::io::Result<()> {
             use std::os::unix::fs::MetadataExt;
             dir.dev() != parent.dev()
         });
-    if empty && is_bpffs(pin_dir) && own_mount {
+    if empty && is_bpffs(pin_dir)? == Some(true) && own_mount {
         unmount(pin_dir, UnmountFlags::empty())?;
         fs::remove_dir(pin_dir)?;
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
 use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK};
 
 use super::attach::{self, Attachment};
@@ -74,7 +75,10 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
                 ),
             ));
         }
-        Some(_) => true,
+        Some(meta) => {
+            same_attach_mode(&meta, plan)?;
+            true
+        }
         None => {
             maps.stamp(seed)?;
             false
@@ -83,12 +87,42 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
     Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus })
 }
 
+/// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.
+fn same_attach_mode(meta: &Meta, plan: &Plan<'_>) -> Result<(), KernelError> {
+    let wanted = attach_mode(plan.mode);
+    let recorded = match meta.attach {
+        ATTACH_NATIVE => "native",
+        ATTACH_GENERIC => "generic",
+        _ => return Ok(()),
+    };
+    if meta.attach == wanted || !attach::any_alive(&links_dir(plan.pin_dir))? {
+        return Ok(());
+    }
+    Err(KernelError::new(
+        Kind::State,
+        format!("`edge.xdp` differs from the {recorded:?} that burst is attached with: a link keeps its mode"),
+        format!(
+            "restore `edge.xdp = {recorded:?}`, or drain, `burst detach --pin-dir {}` and start anew",
+            plan.pin_dir.display()
+        ),
+    ))
+}
+
+const fn attach_mode(mode: XdpMode) -> u8 {
+    match mode {
+        XdpMode::Native => ATTACH_NATIVE,
+        XdpMode::Generic => ATTACH_GENERIC,
+    }
+}
+
 impl Installation {
     /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
-    /// shifted before its reply finds the way back. Detaches devices that are no longer configured.
+    /// shifted before its reply finds the way back. Detaches devices that are no longer configured, and removes the
+    /// pins of those that are gone.
     ///
     /// # Errors
-    /// When an instance is refused: then the devices this call attached anew are detached again.
+    /// When an instance is refused: then the devices this call attached anew are detached again; those that run the new
+    /// program in place of a former one keep it, and the error names them.
     ///
     /// The instances are returned for their log maps; the pins hold the programs, so that they may be dropped.
     pub fn attach(
@@ -116,11 +150,20 @@ impl Installation {
         for (device, _) in &loaded {
             self.maps.add_device(device.ifindex)?;
         }
+        // Before the first link, and never after: of links that are there already, what is recorded is true.
+        if !attach::any_alive(&links_dir)? {
+            self.maps.set_attach_mode(attach_mode(plan.mode))?;
+        }
         let mut attached: Vec<Attachment> = Vec::new();
         for (device, instance) in &mut loaded {
             match attach::attach(instance, &device.name, device.ifindex, plan.mode, &links_dir) {
                 Ok(attachment) => attached.push(attachment),
-                Err(error) => {
+                Err(mut error) => {
+                    let replaced = attached.iter().filter(|a| a.attached == attach::Attached::Replaced);
+                    let replaced: Vec<_> = replaced.map(|a| a.device.as_str()).collect();
+                    if !replaced.is_empty() {
+                        error.message += &format!("; the new program already runs on {}", replaced.join(", "));
+                    }
                     for new in attached.iter().filter(|a| a.attached == attach::Attached::New) {
                         let pin = links_dir.join(&new.device);
                         if let Err(error) = fs::remove_file(&pin) {
@@ -131,10 +174,17 @@ impl Installation {
                 }
             }
         }
-        for (name, pin) in attach::pinned(&links_dir) {
-            if !devices.iter().any(|device| device.name == name) {
-                tracing::info!(device = name, "no longer configured: detached");
-                fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+        for (name, pin) in attach::pinned(&links_dir)? {
+            if devices.iter().any(|device| device.name == name) {
+                continue;
+            }
+            // A device that is configured but gone for now is not among `devices` either; its link is dead.
+            let dead = !attach::is_alive(&pin)?;
+            fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+            if dead {
+                tracing::info!(device = name, "the device is gone: removed the pin of its link");
+            } else {
+                tracing::info!(device = name, "not configured, or not under this name and here any more: detached");
             }
         }
         Ok((attached, loaded.into_iter().map(|(_, instance)| instance).collect()))
@@ -142,33 +192,39 @@ impl Installation {
 }
 
 /// Detaches burst from every device and removes its pins, its directories and its mount; nothing else. Returns what was
-/// detached. Works without a daemon, and on the state of any version.
+/// detached. Works without a daemon, and on the state of any version: all that is pinned as a link or a map goes.
 ///
 /// # Errors
-/// When a pin cannot be removed. What could be removed is gone.
+/// When it cannot be seen what is there, or a pin cannot be removed. What could be removed is gone.
 pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
-    if !pin_dir.exists() {
-        return Ok(Vec::new());
+    let unreadable = |dir: &Path, error: &std::io::Error| KernelError::os(dir.display(), error);
+    match bpffs::is_bpffs(pin_dir).map_err(|error| unreadable(pin_dir, &error))? {
+        None => return Ok(Vec::new()),
+        Some(false) => {
+            bpffs::remove(pin_dir).map_err(|error| unreadable(pin_dir, &error))?;
+            return Ok(Vec::new());
+        }
+        Some(true) => {}
     }
-    if !bpffs::is_bpffs(pin_dir) {
-        return match bpffs::remove(pin_dir) {
-            Ok(()) => Ok(Vec::new()),
-            Err(error) => Err(KernelError::os(pin_dir.display(), &error)),
-        };
-    }
+    let remove = |pin: &Path| match fs::remove_file(pin) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(KernelError::os(pin.display(), &error)),
+        _ => Ok(()),
+    };
     let mut detached = Vec::new();
     // Client devices and links lose their programs first, the maps after: no program runs without its maps.
-    for (name, pin) in attach::pinned(&links_dir(pin_dir)) {
-        fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
+    for (name, pin) in attach::pinned(&links_dir(pin_dir))? {
+        remove(&pin)?;
         detached.push(name);
     }
-    for name in layout::SHARED {
-        let pin = maps_dir(pin_dir).join(name);
-        match fs::remove_file(&pin) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(KernelError::os(pin.display(), &error));
-            }
-            _ => {}
+    // The directory is burst's own if its stamp lies in it: then maps go that this version does not know, too. A bpffs
+    // holds BPF objects, directories and symbolic links; only the first are files.
+    let maps_dir = maps_dir(pin_dir);
+    let entries = bpffs::entries(&maps_dir).map_err(|error| unreadable(&maps_dir, &error))?;
+    let own = entries.iter().any(|entry| entry.file_name() == "META");
+    for entry in entries {
+        let file = entry.file_type().map_err(|error| unreadable(&entry.path(), &error))?.is_file();
+        if file && (own || layout::SHARED.iter().any(|shared| entry.file_name() == shared.name)) {
+            remove(&entry.path())?;
         }
     }
     bpffs::remove(pin_dir).map_err(|error| {

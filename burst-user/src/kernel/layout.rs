@@ -1,29 +1,64 @@
-//! Pinned maps are compared with the object's before they are touched: the loader adopts a pinned map without a look at
-//! its layout, and a wrong value size would corrupt this process's memory.
+//! The object's maps are compared with this program's types, and pinned maps with both, before they are touched: the
+//! loader adopts a pinned map without a look at its layout, and a wrong value size would corrupt this process's memory.
 
 use std::path::Path;
 
 use aya::maps::MapInfo;
 use aya_obj::Object;
-use burst_common::counter::{CLASS_ROWS, ENDPOINT_ROWS, LINK_ROWS};
+use aya_obj::generated::bpf_devmap_val;
+use burst_common::control::Control;
+use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
+use burst_common::endpoint::Endpoint;
+use burst_common::limits::{MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS};
+use burst_common::link::Link;
+use burst_common::meta::{Meta, NAMES, Name};
+use burst_common::pin::{Pin, PinKey};
+use burst_common::returns::Return;
+use burst_common::slot::Slot;
 
 use super::error::{KernelError, Kind};
 
+/// A map as this program reads and writes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shared {
+    /// Name in the object, and of the pin.
+    pub(super) name: &'static str,
+    /// Bytes of a key.
+    key: u32,
+    /// Bytes of a value.
+    value: u32,
+    /// Entries; of one CPU where `per_cpu`.
+    entries: u32,
+    /// Whether every possible CPU has rows of its own.
+    per_cpu: bool,
+}
+
+const fn map<K, V>(name: &'static str, entries: usize) -> Shared {
+    Shared { name, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries: entries as u32, per_cpu: false }
+}
+
+const fn counters(name: &'static str, rows: usize) -> Shared {
+    Shared { per_cpu: true, ..map::<u32, Counter>(name, rows) }
+}
+
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [&str; 12] = [
-    "SLOTS",
-    "ENDPOINTS",
-    "LINKS",
-    "RETURNS",
-    "CONTROL",
-    "PINS",
-    "DEVICES",
-    "META",
-    "NAMES_OF",
-    "CLASS_COUNT",
-    "ENDPOINT_COUNT",
-    "LINK_COUNT",
+pub(super) const SHARED: [Shared; 12] = [
+    map::<u32, Slot>("SLOTS", MAX_SLOTS),
+    map::<u32, Endpoint>("ENDPOINTS", MAX_ENDPOINTS),
+    map::<u32, Link>("LINKS", MAX_LINKS),
+    map::<u32, Return>("RETURNS", MAX_RETURNS),
+    map::<u32, Control>("CONTROL", 1),
+    map::<PinKey, Pin>("PINS", MAX_PINS),
+    map::<u32, bpf_devmap_val>("DEVICES", MAX_LINKS),
+    map::<u32, Meta>("META", 1),
+    map::<u32, Name>("NAMES_OF", NAMES),
+    counters("CLASS_COUNT", CLASS_ROWS),
+    counters("ENDPOINT_COUNT", ENDPOINT_ROWS),
+    counters("LINK_COUNT", LINK_ROWS),
 ];
+
+/// Maps of one instance alone, never pinned: policy, read-only data and the log.
+const OWN: [&str; 7] = ["DST4", "SRC4", "DST6", "SRC6", "PORTS", "AYA_LOGS", ".rodata"];
 
 /// Set by the kernel on every device map (kernel/bpf/devmap.c, `__dev_map_alloc_node`): programs cannot write it.
 const DEVMAP_FLAG: u32 = aya_obj::generated::BPF_F_RDONLY_PROG;
@@ -38,41 +73,28 @@ pub(super) struct Layout {
     flags: u32,
 }
 
-/// Entries of a map whose size depends on the host; `None` for all others.
-pub(super) fn entries_for(name: &str, cpus: usize) -> Option<u32> {
-    let rows = match name {
-        "CLASS_COUNT" => CLASS_ROWS,
-        "ENDPOINT_COUNT" => ENDPOINT_ROWS,
-        "LINK_COUNT" => LINK_ROWS,
-        _ => return None,
-    };
-    Some((rows * cpus) as u32)
+impl Shared {
+    /// Entries where they depend on the host; `None` for all other maps.
+    pub(super) fn entries_for(&self, cpus: usize) -> Option<u32> {
+        self.per_cpu.then(|| self.entries * cpus as u32)
+    }
 }
 
-/// Compares what is pinned under `dir` with the object. Maps that are not there are no error: they will be made.
+/// Compares the object with what this program reads and writes, and what is pinned under `dir` with both. Maps that are
+/// not there are no error: they will be made.
 ///
 /// # Errors
 /// When a map's layout differs, or it cannot be read.
 pub(super) fn check(object: &[u8], dir: &Path, cpus: usize) -> Result<(), KernelError> {
-    let object = Object::parse(object)
-        .map_err(|error| KernelError::new(Kind::Other, format!("the built-in BPF object: {error}"), "rebuild burst"))?;
-    for name in SHARED {
-        let path = dir.join(name);
-        if !path.exists() {
+    let object = Object::parse(object).map_err(|error| defect(error.to_string()))?;
+    strangers(&object)?;
+    for shared in SHARED {
+        let wanted = of_object(&object, &shared)?;
+        let wanted = Layout { entries: shared.entries_for(cpus).unwrap_or(wanted.entries), ..wanted };
+        let path = dir.join(shared.name);
+        if !path.try_exists().map_err(|error| KernelError::os(path.display(), &error))? {
             continue;
         }
-        let map = object.maps.get(name).ok_or_else(|| {
-            KernelError::new(Kind::Other, format!("the built-in BPF object has no map {name}"), "rebuild burst")
-        })?;
-        let kind = map.map_type();
-        let devmap = kind == aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH as u32;
-        let wanted = Layout {
-            kind,
-            key: map.key_size(),
-            value: map.value_size(),
-            entries: entries_for(name, cpus).unwrap_or(map.max_entries()),
-            flags: map.map_flags() | if devmap { DEVMAP_FLAG } else { 0 },
-        };
         let found = read(&path)?;
         if found != wanted {
             return Err(KernelError::new(
@@ -90,6 +112,41 @@ pub(super) fn check(object: &[u8], dir: &Path, cpus: usize) -> Result<(), Kernel
         }
     }
     Ok(())
+}
+
+/// Every map of the object is one that is known here: a new one is either checked and pinned, or of one instance alone.
+fn strangers(object: &Object) -> Result<(), KernelError> {
+    let known = |name: &str| OWN.contains(&name) || SHARED.iter().any(|shared| shared.name == name);
+    match object.maps.keys().find(|name| !known(name)) {
+        Some(name) => Err(defect(format!("it has a map {name} that this program does not know"))),
+        None => Ok(()),
+    }
+}
+
+/// A map's layout in the object, which must be what this program's types say.
+fn of_object(object: &Object, shared: &Shared) -> Result<Layout, KernelError> {
+    let map = object.maps.get(shared.name).ok_or_else(|| defect(format!("it has no map {}", shared.name)))?;
+    let sizes = (map.key_size(), map.value_size(), map.max_entries());
+    if sizes != (shared.key, shared.value, shared.entries) {
+        return Err(defect(format!("its map {} has (key, value, entries) {sizes:?}, not {shared:?}", shared.name)));
+    }
+    let kind = map.map_type();
+    let devmap = kind == aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH as u32;
+    Ok(Layout {
+        kind,
+        key: shared.key,
+        value: shared.value,
+        entries: shared.entries,
+        flags: map.map_flags() | if devmap { DEVMAP_FLAG } else { 0 },
+    })
+}
+
+fn defect(what: String) -> KernelError {
+    KernelError::new(
+        Kind::Other,
+        format!("the built-in BPF object: {what}"),
+        "rebuild burst, program and object together",
+    )
 }
 
 fn read(path: &Path) -> Result<Layout, KernelError> {
@@ -110,4 +167,45 @@ fn read(path: &Path) -> Result<Layout, KernelError> {
         entries: info.max_entries(),
         flags: info.map_flags(),
     })
+}
+
+#[cfg(all(test, not(burst_no_object)))]
+mod tests {
+    use super::*;
+
+    fn object() -> Object {
+        Object::parse(crate::object::get().expect("built with its object")).expect("an object")
+    }
+
+    fn agrees(object: &Object) -> Result<(), KernelError> {
+        strangers(object)?;
+        SHARED.iter().try_for_each(|shared| of_object(object, shared).map(drop))
+    }
+
+    #[test]
+    fn the_object_has_the_maps_of_this_program_and_no_others() {
+        agrees(&object()).expect("the object that was built with this program");
+        let refused = |change: fn(&mut Object), said: &str| {
+            let mut object = object();
+            change(&mut object);
+            let error = agrees(&object).expect_err(said);
+            assert!(error.message.contains(said), "{error}");
+        };
+        refused(
+            |object| {
+                let map = object.maps["META"].clone();
+                object.maps.insert("NEW".into(), map);
+            },
+            "a map NEW",
+        );
+        refused(|object| drop(object.maps.remove("SLOTS")), "no map SLOTS");
+        refused(
+            |object| object.maps.get_mut("SLOTS").expect("SLOTS").set_value_size(4),
+            "SLOTS has (key, value, entries)",
+        );
+        refused(
+            |object| object.maps.get_mut("PINS").expect("PINS").set_max_entries(9),
+            "PINS has (key, value, entries)",
+        );
+    }
 }

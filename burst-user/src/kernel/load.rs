@@ -8,8 +8,8 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::Policy;
 
-use super::error::{KernelError, Kind};
-use super::layout::{self, SHARED};
+use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
+use super::layout::SHARED;
 use super::sys;
 use crate::policy::dimensions::Large;
 
@@ -50,10 +50,10 @@ pub fn load(
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(policy), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
-    for name in SHARED {
-        loader.map_pin_path(name, maps_dir.join(name));
-        if let Some(entries) = layout::entries_for(name, cpus) {
-            loader.map_max_entries(name, entries);
+    for shared in &SHARED {
+        loader.map_pin_path(shared.name, maps_dir.join(shared.name));
+        if let Some(entries) = shared.entries_for(cpus) {
+            loader.map_max_entries(shared.name, entries);
         }
     }
     for (name, rows) in tables(large) {
@@ -128,26 +128,58 @@ fn freeze(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// A refusal by the kernel, with all that is known of it; a missing privilege is told apart.
+/// A refusal by the kernel, with all that is known of it; the verifier's and a missing privilege are told apart.
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> KernelError {
-    let mut message = format!("{what}: {error}");
-    let mut source = error.source();
-    let mut errno = None;
-    while let Some(inner) = source {
-        message.push_str(&format!(": {inner}"));
-        errno = errno.or_else(|| inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
-        source = inner.source();
-    }
-    match errno {
-        Some(libc::EPERM | libc::EACCES) if !message.contains("processed") => KernelError::new(
-            Kind::Permission,
+    let message = format!("{what}: {}", with_causes(error));
+    let log = causes(error).find_map(|cause| match cause.downcast_ref() {
+        Some(ProgramError::LoadError { verifier_log, .. }) => Some(verifier_log.to_string()),
+        _ => None,
+    });
+    // The verifier refuses with EACCES or EPERM too, but with its reasons; a lack of privilege has none.
+    if log.is_some_and(|log| !log.trim().is_empty()) {
+        return KernelError::new(
+            Kind::Unsupported,
             message,
-            "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW",
-        ),
+            "a defect: this build of burst and this kernel do not go together; report it with this text, `uname -r` and \
+             `burst --version`, and run another version of either meanwhile",
+        );
+    }
+    match errno(error) {
+        Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
+        errno @ Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+            KernelError::new(Kind::Other, message, remedy(errno))
+        }
         _ => KernelError::new(
             Kind::Unsupported,
             message,
             "burst needs Linux 6.1 or newer with BTF (CONFIG_DEBUG_INFO_BTF)",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_refusal_is_a_defect_and_a_missing_privilege_is_none() {
+        let refusal = |errno, log: &str| {
+            let io_error = std::io::Error::from_raw_os_error(errno);
+            let verifier_log = aya_obj::VerifierLog::new(log.to_owned());
+            refused("loading", &ProgramError::LoadError { io_error, verifier_log })
+        };
+        for (errno, log, kind, fix) in [
+            (libc::EACCES, "R1 invalid mem access 'scalar'", Kind::Unsupported, "a defect"),
+            (libc::EPERM, "R1 leaks addr", Kind::Unsupported, "a defect"),
+            (libc::EPERM, "", Kind::Permission, "run as root"),
+            (libc::ENOMEM, "", Kind::Other, "memory"),
+            (libc::EINVAL, "", Kind::Unsupported, "Linux 6.1"),
+        ] {
+            let error = refusal(errno, log);
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(error.fix.contains(fix), "{error}");
+            let said = std::io::Error::from_raw_os_error(errno).to_string();
+            assert_eq!(error.message.matches(&said).count(), 1, "{error}");
+        }
     }
 }

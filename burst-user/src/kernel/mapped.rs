@@ -44,12 +44,6 @@ impl<T: Pod> Mapped<T> {
         Ok(Self { base, bytes, rows, rest: PhantomData })
     }
 
-    /// Number of rows.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
     fn words(&self, row: usize) -> &[AtomicU64] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: the mapping covers `rows` rows of `WORDS` aligned words and lives as long as `self`; `row` is below
@@ -81,13 +75,6 @@ impl<T: Pod> Mapped<T> {
     pub fn write_word(&self, row: usize, offset: usize, word: u64) {
         assert!(offset.is_multiple_of(8));
         self.words(row)[offset / 8].store(word, Ordering::Release);
-    }
-
-    /// Reads the word at byte `offset` of a row.
-    #[must_use]
-    pub fn read_word(&self, row: usize, offset: usize) -> u64 {
-        assert!(offset.is_multiple_of(8));
-        self.words(row)[offset / 8].load(Ordering::Acquire)
     }
 }
 

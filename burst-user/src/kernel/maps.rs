@@ -16,7 +16,7 @@ use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
 use bytemuck::Zeroable;
 
-use super::error::{KernelError, Kind};
+use super::error::{KernelError, Kind, errno, remedy, with_causes};
 use super::mapped::Mapped;
 use super::pins::PinTable;
 
@@ -278,7 +278,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn mode(&self) -> Result<u64, KernelError> {
+    pub fn mode(&self) -> Result<u8, KernelError> {
         Ok(self.meta()?.mode)
     }
 
@@ -286,9 +286,18 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_mode(&mut self, mode: u64) -> Result<(), KernelError> {
+    pub fn set_mode(&mut self, mode: u8) -> Result<(), KernelError> {
         let meta = self.meta()?;
         self.set_meta(Meta { mode, ..meta })
+    }
+
+    /// Records how links are attached ([`Meta::attach`]).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set_attach_mode(&mut self, attach: u8) -> Result<(), KernelError> {
+        let meta = self.meta()?;
+        self.set_meta(Meta { attach, ..meta })
     }
 
     fn meta(&self) -> Result<Meta, KernelError> {
@@ -337,6 +346,13 @@ fn add(sum: &mut Counter, row: Counter) {
     sum.openers += row.openers;
 }
 
-fn other(name: &str, error: &dyn std::error::Error) -> KernelError {
-    KernelError::new(Kind::Other, format!("the map {name}: {error}"), "")
+fn other(name: &str, error: &(dyn std::error::Error + 'static)) -> KernelError {
+    let message = format!("the map {name}: {}", with_causes(error));
+    let errno = errno(error);
+    let kind = match errno {
+        Some(libc::EPERM | libc::EACCES) => Kind::Permission,
+        Some(libc::ENODEV) => Kind::Device,
+        _ => Kind::Other,
+    };
+    KernelError::new(kind, message, remedy(errno))
 }

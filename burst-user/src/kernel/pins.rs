@@ -31,16 +31,14 @@ impl PinTable {
     pub fn read(&self) -> io::Result<Vec<(PinKey, Pin)>> {
         let Map::HashMap(data) = &self.map else { return Ok(Vec::new()) };
         let mut pins = Vec::new();
-        let mut keys = vec![0; BATCH * size_of::<PinKey>()];
-        let mut values = vec![0; BATCH * size_of::<Pin>()];
+        let mut keys: Vec<KeyBytes> = vec![[0; _]; BATCH];
+        let mut values: Vec<PinBytes> = vec![[0; _]; BATCH];
         let mut cursor = Cursor::default();
         loop {
             let fd = data.fd().as_fd();
-            let (count, done) = sys::lookup_batch(fd, &mut cursor, &mut keys, &mut values, BATCH as u32)?;
-            let rows = keys.chunks_exact(size_of::<PinKey>()).zip(values.chunks_exact(size_of::<Pin>()));
-            pins.extend(rows.take(count as usize).map(|(key, value)| {
-                (bytemuck::pod_read_unaligned::<PinKey>(key), bytemuck::pod_read_unaligned::<Pin>(value))
-            }));
+            let (count, done) = sys::lookup_batch(fd, &mut cursor, &mut keys, &mut values)?;
+            let rows = keys.iter().zip(&values).take(count as usize);
+            pins.extend(rows.map(|(&key, &value)| (bytemuck::cast(key), bytemuck::cast(value))));
             if done {
                 return Ok(pins);
             }

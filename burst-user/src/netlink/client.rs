@@ -14,6 +14,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 use super::device::Device;
 use super::neighbour::{self, Neighbour, Request};
+use crate::kernel::PRIVILEGES;
 
 /// The kernel answers in microseconds, unless its one lock for network configuration is held: creating and deleting many
 /// devices holds it for a second or more.
@@ -34,7 +35,7 @@ pub enum Error {
         name: String,
     },
     /// The kernel said no.
-    #[error("the kernel refused to {what}: {source}")]
+    #[error("the kernel refused to {what}: {source}{}", privileges(source))]
     Refused {
         /// What it was asked.
         what: String,
@@ -63,6 +64,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// What to do when the kernel refused for lack of privilege, on a line of its own.
+fn privileges(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied { format!("\n  fix: {PRIVILEGES}") } else { String::new() }
 }
 
 impl Error {
