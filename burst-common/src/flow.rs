@@ -108,12 +108,12 @@ pub struct Flow<A> {
 }
 
 impl<A: Address> Flow<A> {
-    /// Whether this packet opens its flow: a TCP SYN without ACK. No UDP packet does in this version, and a repeated SYN
+    /// Whether this packet opens its flow: a TCP SYN without ACK, and without RST or FIN, with which no stack takes it. No UDP packet does in this version, and a repeated SYN
     /// counts again.
     #[inline(always)]
     #[must_use]
     pub fn opens(&self) -> bool {
-        self.proto == TCP && self.flags & (SYN | ACK) == SYN
+        self.proto == TCP && self.flags & (SYN | ACK | RST | FIN) == SYN
     }
 
     /// Whether this packet answers a connection that the service itself opened: a TCP SYN with ACK.
@@ -150,6 +150,7 @@ mod tests {
         assert!(flow(TCP, SYN).opens() && !flow(TCP, SYN).answers());
         assert!(flow(TCP, SYN | 0xc0).opens(), "ECN setup (RFC 3168) opens as well");
         assert!(!flow(TCP, SYN | ACK).opens() && flow(TCP, SYN | ACK).answers());
+        assert!(!flow(TCP, SYN | RST).opens() && !flow(TCP, SYN | FIN).opens());
         assert!(!flow(TCP, ACK).opens() && !flow(UDP, SYN).opens());
     }
 }

@@ -100,7 +100,8 @@ reasons! {
     /// A reply whose client's link-layer address is not known yet: rewritten, and left to the kernel to resolve. Where
     /// the service's address is the edge host's own, the kernel drops it instead, as it would any packet from itself.
     NoNeighbour = 34, Pass, "no-neighbour";
-    /// A reply that does not fit the client side's MTU: rewritten, and left to the kernel to answer.
+    /// A reply that does not fit the client side's MTU: left to the kernel, untouched if that must answer "too big" to the
+    /// endpoint, rewritten if it may fragment.
     ReturnTooBig = 35, Pass, "return-too-big";
     /// A reply to a client behind a device that burst does not redirect to: rewritten, and left to the kernel.
     ReturnElsewhere = 36, Pass, "return-elsewhere";

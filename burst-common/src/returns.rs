@@ -23,22 +23,29 @@ pub struct Return {
     pub service_port: u16,
     /// Endpoint id, for its counters.
     pub endpoint: u16,
-    /// Protocol number; 0: the row is free.
+    /// [`proto`] of the packets it answers; 0: the row is free.
     pub proto: u8,
     /// Class id.
     pub class: u8,
 }
 layout!(Return, size = 40, address @ 0, service @ 16, port @ 32, service_port @ 34, endpoint @ 36, proto @ 38, class @ 39);
 
-/// What a reply is looked up by. The family is not part of it: an IPv4 address stands in the first word with zeros
-/// behind it, and no IPv6 endpoint has such an address (it would lie in ::/8, RFC 4291 section 2.4).
+/// Protocol number and family (4 or 6) in one byte: an IPv4 address in the first word of the ABI looks like an IPv6
+/// address with zeros behind it, and must not be taken for one. Protocol numbers of transports are below 128.
+#[inline(always)]
+#[must_use]
+pub const fn proto(family: u8, proto: u8) -> u8 {
+    if family == 6 { proto | 0x80 } else { proto }
+}
+
+/// What a reply is looked up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReturnKey {
     /// Endpoint address.
     pub address: [u32; 4],
     /// Endpoint port, network byte order.
     pub port: u16,
-    /// Protocol number.
+    /// [`proto`] of the packet.
     pub proto: u8,
 }
 
@@ -78,5 +85,21 @@ impl Return {
     #[must_use]
     pub const fn key(&self) -> ReturnKey {
         ReturnKey { address: self.address, port: self.port, proto: self.proto }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{TCP, wide};
+
+    #[test]
+    fn families_with_the_same_words_are_told_apart() {
+        let key =
+            |ip: &str, family| ReturnKey { address: wide(ip.parse().unwrap()), port: 1, proto: proto(family, TCP) };
+        let (four, six) = (key("10.20.0.10", 4), key("a14:a::", 6));
+        assert_eq!(four.address, six.address, "the same words");
+        let row = Return { address: four.address, port: 1, proto: four.proto, ..Return::zeroed() };
+        assert!(row.answers(&four) && !row.answers(&six));
     }
 }

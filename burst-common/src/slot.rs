@@ -5,11 +5,19 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::limits::MAX_CLASS_SLOTS;
+
 /// An endpoint id. 0 is [`LOCAL`].
 pub type EndpointId = u16;
 
 /// The endpoint "on premises": the packet goes on to the kernel.
 pub const LOCAL: EndpointId = 0;
+
+/// Index of the first slot of a class and family (4 or 6): a function of the class id alone, so that it persists.
+#[must_use]
+pub const fn base(class: u8, family: u8) -> u32 {
+    (class as u32 * 2 + (family == 6) as u32) * MAX_CLASS_SLOTS as u32
+}
 
 /// What a slot remembers of its past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +162,13 @@ mod tests {
         let slot = Slot::stable(5).flip(6);
         assert_eq!((slot.bury(6, 8).current(), slot.bury(6, 8).previous()), (8, 5));
         assert_eq!((slot.bury(5, 8).current(), slot.bury(5, 8).previous()), (6, 6));
+    }
+
+    #[test]
+    fn no_two_classes_share_a_slot_and_all_fit_the_map() {
+        let bases: Vec<u32> = (0..64).flat_map(|class| [base(class, 4), base(class, 6)]).collect();
+        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] == MAX_CLASS_SLOTS as u32));
+        assert_eq!(bases[127] as usize + MAX_CLASS_SLOTS, crate::limits::MAX_SLOTS);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::maps;
 
 /// An address family the program can match.
 pub trait Family: Address {
+    /// Rules that do not ask for a destination: what [`Family::destination`] gives for an address no rule names.
+    fn any_destination(policy: &Policy) -> Rules;
     /// Rules whose destination prefix holds this address.
     fn destination(self, policy: &Policy) -> Rules;
     /// Rules whose source prefix holds this address.
@@ -15,6 +17,10 @@ pub trait Family: Address {
 }
 
 impl Family for Addr4 {
+    #[inline(always)]
+    fn any_destination(policy: &Policy) -> Rules {
+        policy.dims.dst4.any()
+    }
     #[inline(always)]
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst4;
@@ -33,6 +39,10 @@ impl Family for Addr4 {
 
 impl Family for Addr6 {
     #[inline(always)]
+    fn any_destination(policy: &Policy) -> Rules {
+        policy.dims.dst6.any()
+    }
+    #[inline(always)]
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst6;
         if constant(&policy.large) == 0 {
@@ -48,6 +58,24 @@ impl Family for Addr6 {
     }
 }
 
+/// Whether a flow goes to a destination and port that a keep rule names, wherever it comes from. Rules that name no
+/// destination do not count: they would mean clients whose own port is among theirs.
+#[inline(always)]
+pub fn kept<A: Family>(policy: &Policy, flow: &Flow<A>) -> bool {
+    let named = flow.dst.destination(policy) & !A::any_destination(policy) & constant(&policy.keep);
+    named != 0 && named & port_rules(policy, flow) != 0
+}
+
+#[inline(always)]
+fn port_rules<A>(policy: &Policy, flow: &Flow<A>) -> Rules {
+    let table = &policy.dims.ports;
+    if constant(&policy.large) == 0 {
+        classify::ports(table, flow.proto, flow.dst_port)
+    } else {
+        table.any() | maps::ports(flow.proto, flow.dst_port)
+    }
+}
+
 /// The rule that decides over a flow.
 #[inline(always)]
 pub fn classify<A: Family>(policy: &Policy, flow: &Flow<A>) -> Option<Matched> {
@@ -56,12 +84,7 @@ pub fn classify<A: Family>(policy: &Policy, flow: &Flow<A>) -> Option<Matched> {
     if rules == 0 {
         return None;
     }
-    let table = &policy.dims.ports;
-    rules &= if constant(&policy.large) == 0 {
-        classify::ports(table, flow.proto, flow.dst_port)
-    } else {
-        table.any() | maps::ports(flow.proto, flow.dst_port)
-    };
+    rules &= port_rules(policy, flow);
     if rules == 0 {
         return None;
     }

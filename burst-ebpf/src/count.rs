@@ -47,7 +47,7 @@ pub fn link(link: u32, direction: usize, account: &Account) {
 /// Counts an occurrence that is no verdict.
 #[inline(always)]
 pub fn note(class: u32, note: Note) {
-    if let Some(counter) = maps::class_counter(class, note.number()) {
+    if let Some(counter) = maps::class_counter(class & 63, note.number()) {
         // SAFETY: as in `add`.
         unsafe { (*counter).packets += 1 };
     }

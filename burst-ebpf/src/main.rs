@@ -1,7 +1,8 @@
 //! burst's XDP program: the way of a packet.
 //!
 //! `bytes ─parse→ Flow ─classify→ Matched ─place→ endpoint ─rewrite→ Rewrite ─apply→ verdict + counter`. One stage, one
-//! file, one verb; the modules are listed in that order. Only this file names an XDP action; only `packet`, `parse` and
+//! file, one verb; the modules are listed in that order, after what all of them use. `forward` and `reply` are the two
+//! directions: they call the stages. Only this file names an XDP action; only `packet`, `parse` and
 //! `apply` hold packet pointers; `packet` holds the only bounds check.
 //!
 //! The crate also compiles for the host, as an empty program, so that checks and lints need no exceptions.
@@ -9,25 +10,25 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
-mod apply;
-#[cfg(target_arch = "bpf")]
-mod classify;
-#[cfg(target_arch = "bpf")]
-mod count;
-#[cfg(target_arch = "bpf")]
-mod forward;
-#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod parse;
 #[cfg(target_arch = "bpf")]
+mod classify;
+#[cfg(target_arch = "bpf")]
 mod place;
+#[cfg(target_arch = "bpf")]
+mod rewrite;
+#[cfg(target_arch = "bpf")]
+mod apply;
+#[cfg(target_arch = "bpf")]
+mod forward;
 #[cfg(target_arch = "bpf")]
 mod reply;
 #[cfg(target_arch = "bpf")]
-mod rewrite;
+mod count;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -35,7 +36,6 @@ mod program {
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use aya_log_ebpf::info;
-    use burst_common::flow::{Addr4, Addr6, Address};
     use burst_common::policy::{ROLE_CLIENT, ROLE_LINK, constant};
     use burst_common::reason::{Action, Reason};
 
@@ -76,8 +76,8 @@ mod program {
         }
         if role & ROLE_CLIENT != 0 && matches!(reason, Reason::NotReturn) {
             reason = forward::forward(packet, frame, account);
-            log(ctx, frame, account, reason);
         }
+        log(ctx, frame, account, reason);
         reason
     }
 
@@ -102,7 +102,7 @@ mod program {
                 reason.number() as u32
             );
         } else {
-            let (src, dst): ([u8; 16], [u8; 16]) = (octets(flow.src.wide()), octets(flow.dst.wide()));
+            let (src, dst): ([u8; 16], [u8; 16]) = (bytemuck::cast(flow.src.wide()), bytemuck::cast(flow.dst.wide()));
             info!(
                 ctx,
                 "class {} [{:i}]:{} > [{:i}]:{} endpoint {} reason {}",
@@ -116,14 +116,6 @@ mod program {
             );
         }
     }
-
-    #[inline(always)]
-    fn octets(wide: [u32; 4]) -> [u8; 16] {
-        // SAFETY: both are sixteen bytes without invalid patterns.
-        unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(wide) }
-    }
-
-    const _: (u8, u8) = (<Addr4 as Address>::FAMILY, <Addr6 as Address>::FAMILY);
 
     /// A reachable panic is a program the verifier refuses: this loop never ends.
     #[panic_handler]

@@ -25,6 +25,9 @@ const ETHERTYPE_8021AD: u16 = 0x88a8u16.to_be();
 /// More-fragments flag and fragment offset (RFC 791, section 3.1).
 const FRAGMENT: u16 = 0x3fffu16.to_be();
 
+/// Don't-fragment flag (RFC 791, section 3.1).
+const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
+
 /// Destination MAC, source MAC, ethertype as words; the last two bytes are not read.
 type EthWords = [u16; 7];
 /// An IPv4 header as words of the frame.
@@ -38,6 +41,8 @@ pub struct Frame<A> {
     pub flow: Flow<A>,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Whether nobody on the way may fragment it: IPv6, or IPv4 with DF.
+    pub whole: bool,
     /// Length of the IP packet.
     pub ip_len: u32,
     /// Length of the frame, Ethernet header included, padding not.
@@ -96,7 +101,7 @@ fn ipv4(packet: &Packet) -> Result<Frame<Addr4>, Reason> {
     let transport = transport(packet, ETH + IP4, proto, ip_len, IP4)?;
     let flow =
         Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
-    Ok(Frame { flow, ttl, ip_len, bytes: ip_len + ETH as u32 })
+    Ok(Frame { flow, ttl, whole: fragment & DONT_FRAGMENT != 0, ip_len, bytes: ip_len + ETH as u32 })
 }
 
 #[inline(always)]
@@ -121,7 +126,7 @@ fn ipv6(packet: &Packet) -> Result<Frame<Addr6>, Reason> {
     let transport = transport(packet, ETH + IP6, proto, ip_len, IP6)?;
     let flow =
         Flow { src, dst, src_port: transport.src_port, dst_port: transport.dst_port, proto, flags: transport.flags };
-    Ok(Frame { flow, ttl, ip_len, bytes: ip_len + ETH as u32 })
+    Ok(Frame { flow, ttl, whole: true, ip_len, bytes: ip_len + ETH as u32 })
 }
 
 struct Transport {

@@ -12,10 +12,10 @@ use burst_common::limits::RETURN_PROBES;
 use burst_common::link::Link;
 use burst_common::policy::{NEXTHOP, constant};
 use burst_common::reason::Reason;
-use burst_common::returns::{Return, ReturnKey};
+use burst_common::returns::{Return, ReturnKey, proto};
 use burst_common::slot::{EndpointId, LOCAL};
 
-use crate::classify::{Family, classify};
+use crate::classify::{Family, classify, kept};
 use crate::count::{self, Account};
 use crate::packet::Packet;
 use crate::parse::Frame;
@@ -44,8 +44,12 @@ fn send_home<A: Family>(
     let policy = maps::policy();
     let flow = &frame.flow;
     let (changed, endpoint) =
-        match find(&ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: flow.proto }) {
+        match find(&ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: proto(A::FAMILY, flow.proto) }) {
             Some(row) => {
+                // An endpoint must not speak to payment, least of all under the name of a service on premises.
+                if kept(policy, flow) {
+                    return Err(Reason::NotReturn);
+                }
                 account.class = u32::from(row.class);
                 (rewrite::homeward(flow, A::narrow(row.service), row.service_port), row.endpoint)
             }
@@ -76,7 +80,11 @@ fn send_home<A: Family>(
         return Err(Reason::TtlExpired);
     }
     if let Err(reason) = reason {
-        // The kernel goes on with it, under the address the client knows.
+        // Where the kernel answers "too big", it must answer the endpoint, which knows the packet as it came.
+        if matches!(reason, Reason::ReturnTooBig) && frame.whole {
+            return Err(reason);
+        }
+        // Else it goes on with it, under the address the client knows.
         return kernel(packet, frame, &changed, reason);
     }
     if !maps::redirect(fib.ifindex) {

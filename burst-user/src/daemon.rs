@@ -7,6 +7,7 @@ mod adopt;
 mod error;
 mod observe;
 mod publish;
+mod returns;
 mod start;
 mod status;
 mod trace;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::api::types::{self, OverrideRequest, OverrideResponse, Status};
 use crate::api::{self, ApiError, Command, Peer};
@@ -108,6 +109,8 @@ struct Core<'a> {
     orders: HashMap<usize, Order>,
     decision: Decision,
     started: Instant,
+    /// When the last round began.
+    ticked: Instant,
 }
 
 impl<'a> Core<'a> {
@@ -125,6 +128,7 @@ impl<'a> Core<'a> {
             orders: HashMap::new(),
             decision: Decision::default(),
             started: clock(),
+            ticked: clock(),
         }
     }
 
@@ -154,12 +158,12 @@ impl<'a> Core<'a> {
                         });
                     }
                     let state = net.borrow_and_update().clone();
-                    status.send_replace(Arc::new(self.tick(&state)));
+                    status.send_replace(Arc::new(self.between(&state, &mut ticks)));
                 }
                 Some(command) = commands.recv() => {
                     self.obey(command);
                     let state = net.borrow().clone();
-                    status.send_replace(Arc::new(self.tick(&state)));
+                    status.send_replace(Arc::new(self.between(&state, &mut ticks)));
                 }
                 _ = ticks.tick() => {
                     let state = net.borrow().clone();
@@ -169,9 +173,22 @@ impl<'a> Core<'a> {
         }
     }
 
+    /// What happens between two ticks. Links are followed at once; a decision is made early only when half a tick has
+    /// passed, because a rate over less is noise, and whoever may call must not make the daemon busy.
+    fn between(&mut self, net: &NetState, ticks: &mut Interval) -> Status {
+        let at = clock();
+        if at - self.ticked >= self.config.edge.tick / 2 {
+            ticks.reset();
+            return self.tick(net);
+        }
+        self.publisher.follow(at - self.started, net);
+        status::status(self, net, at)
+    }
+
     /// One round: follow the kernel, observe, decide, publish; and what there is to see after it.
     fn tick(&mut self, net: &NetState) -> Status {
         let at = clock();
+        self.ticked = at;
         let now = at - self.started;
         self.publisher.follow(now, net);
         self.orders.retain(|_, order| order.until > now);
@@ -187,11 +204,12 @@ impl<'a> Core<'a> {
             }
         }
         self.decision = decision;
-        let words = self.publisher.publish(now, &self.decision);
+        // The first decision knows no demand yet; what a former daemon left is better than that.
+        let words = if self.meter.before().is_some() { self.publisher.publish(now, &self.decision) } else { 0 };
         if words > 0 {
             tracing::info!(words, took = ?(clock() - at), "published");
         }
-        self.publisher.maintain(now, &self.meter);
+        self.publisher.maintain(now);
         status::status(self, net, at)
     }
 

@@ -15,7 +15,7 @@ use burst_common::classify::Matched;
 use burst_common::endpoint::{MODE_DNAT, MODE_NEXTHOP, link_table};
 use burst_common::flow::{TCP, UDP, wide};
 use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP};
-use burst_common::returns::ReturnKey;
+use burst_common::returns::{ReturnKey, proto};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
@@ -146,8 +146,9 @@ fn every_reply_of_an_endpoint_finds_its_service() {
         ("2001:db8:c::10", 80, "2001:db8::20", 80),
         ("2001:db8:c::10", 8443, "2001:db8::20", 443),
     ] {
+        let family = if ip(endpoint).is_ipv6() { 6 } else { 4 };
         let find = |port: u16| {
-            let key = ReturnKey { address: wide(ip(endpoint)), port: port.to_be(), proto: TCP };
+            let key = ReturnKey { address: wide(ip(endpoint)), port: port.to_be(), proto: proto(family, TCP) };
             key.rows().filter_map(|row| rows.get(&row)).find(|row| row.answers(&key)).copied()
         };
         let row = find(port).unwrap();

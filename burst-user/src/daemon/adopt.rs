@@ -1,10 +1,12 @@
 //! A configuration on top of a former one's state: what may change under running flows, and what may not.
 
+use burst_common::limits::MAX_RETURNS;
 use burst_common::meta::{MODE_ACTIVE, MODE_SHADOW};
 use burst_common::returns::Return;
 use burst_common::slot::{Slot, State};
 
 use super::error::Error;
+use super::returns::{CLOSED, plan};
 use crate::config::model::Config;
 use crate::kernel::{KernelError, Kind, Maps};
 use crate::policy::compile::Compiled;
@@ -70,22 +72,16 @@ fn mode(config: &Config, table: &mut Table, maps: &mut Maps) -> Result<(), Kerne
     maps.set_mode(wanted)
 }
 
-/// Writes the return table. Rows of endpoints that are no longer configured stay, because their flows may still run; one
-/// whose place is taken moves to the next that is free.
+/// Writes the return table.
 fn returns(rows: &[(usize, Return)], maps: &Maps) {
-    let taken = |row: usize| rows.iter().any(|(wanted, _)| *wanted == row);
-    for (row, wanted) in rows {
-        let former = maps.returns(*row);
-        if former == *wanted {
-            continue;
-        }
-        let configured = rows.iter().any(|(_, other)| other.key() == former.key());
-        if former.proto != 0 && !configured {
-            match former.key().rows().find(|&place| !taken(place) && maps.returns(place).proto == 0) {
-                Some(free) => maps.set_return(free, &former),
-                None => tracing::warn!(row, "no room for the replies of an endpoint that was removed"),
-            }
-        }
-        maps.set_return(*row, wanted);
+    let former = (0..MAX_RETURNS).map(|row| (row, maps.returns(row)));
+    let former = former.filter(|(_, entry)| ![0, CLOSED].contains(&entry.proto)).collect();
+    let plan = plan(&former, rows);
+    for (row, entry) in plan.writes {
+        maps.set_return(row, &entry);
+    }
+    for entry in plan.lost {
+        let (port, endpoint) = (u16::from_be(entry.port), entry.endpoint);
+        tracing::warn!(endpoint, port, "no room for the replies of an endpoint that was removed: its flows are lost");
     }
 }

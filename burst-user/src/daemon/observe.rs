@@ -63,11 +63,6 @@ impl Meter {
         let seconds = last.at.saturating_sub(first.at).as_secs_f64();
         (seconds > 0.0).then_some((first, seconds))
     }
-
-    /// Packets of a class id's row.
-    pub(super) fn packets(&self, class: usize, row: usize) -> u64 {
-        self.now().map_or(0, |snapshot| snapshot.classes.get(class, row).packets)
-    }
 }
 
 impl Snapshot {

@@ -3,18 +3,17 @@
 //! A link's row is complete before an endpoint names it, an endpoint's before a slot names it; on the way down it is the
 //! other way round. A slot is one store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use burst_common::endpoint::Endpoint;
-use burst_common::limits::MAX_CLASS_SLOTS;
 use burst_common::link::Link as LinkRow;
+use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
-use burst_common::slot::{EndpointId, LOCAL};
+use burst_common::slot::{EndpointId, LOCAL, base};
 
 use super::adopt::adopt;
 use super::error::Error;
-use super::observe::Meter;
 use super::start;
 use super::trace::Trace;
 use crate::config::model::{Affinity, Config};
@@ -27,6 +26,8 @@ use crate::slots::{Candidate, Group, GroupId, Sweep, Table, Write, assign, key, 
 
 /// How often pins are read, while there are any to look after.
 const SWEEP: Duration = Duration::from_secs(2);
+/// Pins removed by one sweep: two system calls each, in the loop that also follows links.
+const REMOVALS: usize = 4096;
 /// The epoch of pins: one per second.
 const EPOCH: Duration = Duration::from_secs(1);
 
@@ -314,27 +315,36 @@ impl<'a> Publisher<'a> {
     }
 
     /// Counts the epoch, sweeps pins and ends transitions that are over.
-    pub(super) fn maintain(&mut self, now: Duration, meter: &Meter) {
-        let seconds = (now.saturating_sub(self.epoch.1).as_secs_f64() / EPOCH.as_secs_f64()) as u32;
-        if seconds > 0 {
-            self.epoch = (self.epoch.0.wrapping_add(seconds), self.epoch.1 + EPOCH * seconds);
+    pub(super) fn maintain(&mut self, now: Duration) {
+        // By one at most, however long this daemon was stopped or slow: a pin that was hit meanwhile has the epoch that
+        // was published then, and must not look old. To age too slowly only keeps pins longer.
+        if now.saturating_sub(self.epoch.1) >= EPOCH {
+            self.epoch = (self.epoch.0.wrapping_add(1), now);
             let bypass = self.maps().control().bypass != 0;
             self.installation.maps.set_control(bypass, self.epoch.0);
-        }
-        let mut refused_now = Vec::new();
-        for (index, (id, _)) in self.classes.iter().enumerate() {
-            let count = meter.packets(usize::from(*id), Note::PinRefused.number());
-            if count > self.refused[index] {
-                refused_now.push(u16::from(*id));
-            }
-            self.refused[index] = count;
         }
         let busy = (0..self.classes.len()).any(|class| self.summaries(class).any(|s| s.moving + s.pinned > 0));
         let some = !self.pins.is_empty();
         let due = self.swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP);
         let sweep = if due && (busy || some || self.swept.is_none()) { self.sweep(now) } else { None };
-        let writes = self.table.tick(now, &|class| refused_now.contains(&class), sweep.as_ref());
+        // Asked after the sweep, which takes time: a refusal meanwhile must count before a transition ends.
+        let refused = self.refused();
+        let writes = self.table.tick(now, &|class| refused.contains(&class), sweep.as_ref());
         self.store(&writes);
+    }
+
+    /// Classes that a pin was refused to since this was asked last.
+    fn refused(&mut self) -> Vec<u16> {
+        let counters = self.installation.maps.class_counters();
+        let mut refused = Vec::new();
+        for ((id, _), before) in self.classes.iter().zip(&mut self.refused) {
+            let count = counters.get(usize::from(*id), Note::PinRefused.number()).packets;
+            if count > *before {
+                refused.push(u16::from(*id));
+            }
+            *before = count;
+        }
+        refused
     }
 
     /// Reads all pins, and removes those whose flows are over.
@@ -344,7 +354,7 @@ impl<'a> Publisher<'a> {
         let pins = match self.installation.maps.pins.read() {
             Ok(pins) => pins,
             Err(error) => {
-                tracing::error!(%error, "the pins could not be read; no transition ends until they are");
+                tracing::error!(%error, "the pins could not be read; no slot becomes stable until they are");
                 return None;
             }
         };
@@ -352,9 +362,18 @@ impl<'a> Publisher<'a> {
         for (_, pin) in &pins {
             *self.pins.entry(pin.class).or_default() += 1;
         }
-        let sweep = self.table.sweep(mark, self.epoch.0, pins, &|_| false);
-        for key in &sweep.expired {
-            if let Err(error) = self.installation.maps.pins.remove(key) {
+        let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|_| false);
+        let former: HashMap<PinKey, Pin> = pins.into_iter().collect();
+        // One that was hit since it was read is left to the next sweep, as are those beyond the bound.
+        for key in sweep.expired.iter().take(REMOVALS) {
+            let pins = &mut self.installation.maps.pins;
+            let still = |found: &Pin| *found == former[key];
+            let removed = match pins.get(key) {
+                Ok(Some(found)) if still(&found) => pins.remove(key),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
                 tracing::error!(%error, "a pin could not be removed");
             }
         }
@@ -391,12 +410,11 @@ fn is_drawn_by(shares: &BTreeMap<EndpointId, f64>, weights: &[Candidate], slots:
 /// The slot groups of a class.
 fn groups(class: &crate::config::model::Class, id: u8) -> Vec<Group> {
     let Some(burst) = &class.burst else { return Vec::new() };
-    let base = u32::from(id) * 2 * MAX_CLASS_SLOTS as u32;
-    [(4, base), (6, base + MAX_CLASS_SLOTS as u32)]
+    [4, 6]
         .into_iter()
-        .map(|(family, base)| Group {
+        .map(|family| Group {
             id: GroupId { class: u16::from(id), family },
-            base,
+            base: base(id, family),
             slots: burst.slots,
             by_client: burst.affinity == Affinity::Client,
             idle_timeout: burst.idle_timeout,

@@ -1,4 +1,4 @@
-//! `edge.trace`: what the program logs of each packet, put into the daemon's log. It costs the packet path nothing when it
+//! `edge.trace`: what the program logs of each packet of a class, put into the daemon's log. It costs the packet path nothing when it
 //! is off: the level is a load-time constant, and the verifier removes the code.
 
 use std::time::Duration;

@@ -47,6 +47,19 @@ impl PinTable {
         }
     }
 
+    /// A pin, if it is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn get(&self, key: &PinKey) -> Result<Option<Pin>, MapError> {
+        let map: HashMap<&MapData, KeyBytes, PinBytes> = HashMap::try_from(&self.map)?;
+        match map.get(&bytemuck::cast(*key), 0) {
+            Ok(pin) => Ok(Some(bytemuck::cast(pin))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a pin; one that is gone already is no error.
     ///
     /// # Errors

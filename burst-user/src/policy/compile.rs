@@ -6,7 +6,7 @@ use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
 use burst_common::policy::{self, BY_CLIENT, KEEP, NEXTHOP, Policy};
 use burst_common::returns::Return;
-use burst_common::slot::EndpointId;
+use burst_common::slot::{self, EndpointId};
 use bytemuck::Zeroable;
 
 use super::dimensions::{Large, Rows};
@@ -187,10 +187,9 @@ fn check_size(rows: &Rows) -> Result<(), CompileError> {
     }
 }
 
-/// Each class has room for [`MAX_CLASS_SLOTS`] slots per family at a place that depends on its id alone: it never moves.
+/// What the packet path is told of a class.
 fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
-    let base4 = u32::from(id) * 2 * MAX_CLASS_SLOTS as u32;
-    let row = policy::Class { base4, base6: base4 + MAX_CLASS_SLOTS as u32, mask: 0, flags: KEEP };
+    let row = policy::Class { base4: slot::base(id, 4), base6: slot::base(id, 6), mask: 0, flags: KEEP };
     let Some(burst) = &class.burst else { return Ok(row) };
     if !burst.slots.is_power_of_two() || burst.slots as usize > MAX_CLASS_SLOTS {
         return Err(CompileError::OutOfRange {

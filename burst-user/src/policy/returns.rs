@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burst_common::flow::wide;
 use burst_common::limits::RETURN_PROBES;
-use burst_common::returns::Return;
+use burst_common::returns::{Return, proto};
 
 use super::translate::Translation;
 
@@ -36,7 +36,7 @@ impl ReturnTable {
             port: translation.port.to_be(),
             service_port: translation.service_port.to_be(),
             endpoint,
-            proto: translation.proto,
+            proto: proto(if translation.endpoint.is_ipv6() { 6 } else { 4 }, translation.proto),
             class,
         };
         for index in row.key().rows() {

@@ -102,6 +102,22 @@ fn what_is_no_reply_is_not_touched() -> Result<()> {
 }
 
 #[test]
+fn an_endpoint_does_not_speak_to_payment_under_a_services_name() -> Result<()> {
+    for mut bed in both_beds()? {
+        for kind in Kind::tcp() {
+            let from = kind.reserved(RENAMED);
+            let frame = replying(kind.frame(from, kind.payment()));
+            bed.check(FROM_DX, &Row::passes(kind.row("to payment"), frame, 0, Reason::NotReturn))?;
+            // The same client address is no service on another port: a reply goes there as to anybody.
+            let elsewhere = std::net::SocketAddr::new(kind.payment().ip(), 40_000);
+            let frame = replying(kind.frame(from, elsewhere));
+            bed.check(FROM_DX, &Row::passes(kind.row("beside payment"), frame, 0, Reason::ToHost))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_card_networks_client_gets_nothing_from_a_line() -> Result<()> {
     let mut bed = bed()?;
     let cards = burst_tests::topology::Pair {

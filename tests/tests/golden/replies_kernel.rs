@@ -157,8 +157,18 @@ fn a_reply_too_big_for_the_clients_side_is_left_to_the_kernel_to_answer() -> Res
     bed.edge().ip(&format!("link set {CLIENT_DEVICE} mtu 1400"))?;
     for reply in Reply::all(&bed, FIRST_CLIENT) {
         let headers = reply.packet(false, b"").build().len() - 14;
-        let row = reply.named(Reason::ReturnTooBig, &vec![7; 1401 - headers]);
-        bed.check(FROM_DX, &row)?;
+        // Nobody may fragment it: the kernel answers the endpoint, which must recognise its own packet.
+        let long = vec![7; 1401 - headers];
+        let asked = replying(reply.packet(false, &long));
+        let name = reply.kind.row("too big, whole");
+        bed.check(FROM_DX, &Row::passes(name, asked, reply.leg.class, Reason::ReturnTooBig))?;
+        if reply.kind.family == Family::V4 {
+            let (frame, out) = (reply.packet(false, &long), reply.packet(true, &long));
+            let name = reply.kind.row("too big, may be fragmented");
+            let frame = replying(frame.dont_fragment(false));
+            let row = Row::passes(name, frame, reply.leg.class, Reason::ReturnTooBig);
+            bed.check(FROM_DX, &row.becomes(replying(out.dont_fragment(false))))?;
+        }
         let fits = vec![7; 1400 - headers];
         let (frame, out) = (replying(reply.packet(false, &fits)), homeward(reply.packet(true, &fits)));
         bed.check(FROM_DX, &Row::returns(reply.kind.row("it fits"), frame, CLIENT_DEVICE, reply.leg, out))?;

@@ -106,6 +106,15 @@ fn collisions(file: &File, endpoint: &At<IpAddr>, sink: &Sink) {
             sink.push(error.other(dst.span, "this destination"));
         }
     }
+    for class in file.classes.iter().filter(|class| class.burst.is_none()) {
+        for (number, rule) in class.rules.iter().enumerate() {
+            let Some(src) = rule.src.iter().find(|src| src.value.contains(&address)) else { continue };
+            let message =
+                format!("endpoint {address} lies in a source of {}, which is kept", rules::name(class, number));
+            let error = Diagnostic::error(endpoint.span, message).other(src.span, "this source");
+            sink.push(error.help("its replies would match, and what is kept is never rewritten: name another address"));
+        }
+    }
     for (link, way) in usable(file).filter(|(_, way)| way.next_hop.value == address) {
         let message = format!("endpoint {address} is the next hop of link `{}`", link.name.value);
         let error = Diagnostic::error(endpoint.span, message).other(way.next_hop.span, "the router");
