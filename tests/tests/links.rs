@@ -137,8 +137,8 @@ fn a_lost_line_moves_packets_and_breaks_no_connection_where_there_is_another() -
     exchange(&held)?;
     all_at(&topology, Site::Cloud)?;
     let all: Vec<IpAddr> = Family::ALL.into_iter().flat_map(|family| topology.endpoints(family)).collect();
-    let flows = second.finish()?;
-    let over: u64 = flows
+    let over: u64 = second
+        .flows()
         .iter()
         .filter(|(flow, _)| flow.incoming && all.contains(&flow.destination.ip()))
         .map(|(_, packets)| packets)
@@ -147,7 +147,9 @@ fn a_lost_line_moves_packets_and_breaks_no_connection_where_there_is_another() -
     topology.edge.ip(&format!("link set {DX_DEVICE} up"))?;
     poll::until("the first line to be up in status", PATIENCE, || Ok(daemon.status()?.links[0].up.then_some(())))?;
     exchange(&held)?;
-    held.into_iter().try_for_each(|held| held.finish().map(drop))
+    held.into_iter().try_for_each(|held| held.finish().map(drop))?;
+    // It ends when nothing passes any more.
+    second.finish().map(drop)
 }
 
 /// Gives the router another MAC address and waits until it is the one in use.

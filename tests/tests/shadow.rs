@@ -1,11 +1,13 @@
 //! Looking changes nothing: in mode `shadow` everything is decided and counted, and everything stays.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Result;
 use burst_tests::body::BIG;
-use burst_tests::client;
+use burst_tests::client::{self, Page};
 use burst_tests::daemon::{self, Daemon, Settings};
+use burst_tests::load::{Held, HeldPlan};
 use burst_tests::servers::{self, Limits, LocalSite, Site};
 use burst_tests::sniffer::Sniffer;
 use burst_tests::topology::{CLIENT_DEVICE, Family, PAYMENT, SHOP, Service, TO_EDGE, Topology};
@@ -58,14 +60,38 @@ fn in_shadow_mode_everything_is_counted_and_nothing_leaves() -> Result<()> {
         .collect();
     assert!(strangers.is_empty(), "on the Direct Connect line: {strangers:?}");
 
-    // The same configuration in earnest: the slots are as the shadow left them, and now they count.
+    // In earnest: what came while it was only looked at is on premises, whatever the slots said, and stays there.
+    let held = Family::ALL.map(|family| hold(&topology, family));
     daemon.stop()?;
     let before = daemon::program_on(&topology, CLIENT_DEVICE)?;
-    let _daemon = Daemon::start(&topology, &Settings::default())?;
+    let daemon = Daemon::start(&topology, &Settings::default())?;
     assert_ne!(daemon::program_on(&topology, CLIENT_DEVICE)?, before);
-    for family in Family::ALL {
-        assert_eq!(both_ways(&topology, SHOP, family)?, [Some(Site::Cloud); 2], "{family:?}");
-        assert_eq!(both_ways(&topology, PAYMENT, family)?, [Some(Site::Local); 2], "{family:?}");
+    for (share, site) in [(0.0, Site::Local), (100.0, Site::Cloud)] {
+        daemon.shift(share)?;
+        for family in Family::ALL {
+            assert_eq!(both_ways(&topology, SHOP, family)?, [Some(site); 2], "{family:?}");
+            assert_eq!(both_ways(&topology, PAYMENT, family)?, [Some(Site::Local); 2], "{family:?}");
+        }
+    }
+    daemon.settle()?;
+    for held in held {
+        let held = held?;
+        held.exchange()?;
+        held.finish()?;
     }
     Ok(())
+}
+
+/// Connections to the shop, asked on all the time; each must stay with the site that it was first answered by.
+fn hold(topology: &Topology, family: Family) -> Result<Held> {
+    let plan = HeldPlan {
+        service: SHOP.name.to_owned(),
+        server: SHOP.at(family),
+        clients: topology.clients(family),
+        connections: 6,
+        page: Page::Small,
+        pause: Duration::from_millis(50),
+        patience: Duration::from_secs(10),
+    };
+    Held::open(&topology.client, plan)
 }
