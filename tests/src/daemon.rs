@@ -92,7 +92,6 @@ mtu      = {mtu}
 "#,
         mode = if settings.shadow { "shadow" } else { "active" },
         pins = dir("pins"),
-        state = dir("state"),
         socket = dir("burst.sock"),
         on_exit = if settings.detach_on_exit { "detach" } else { "leave" },
         trace = settings.trace,
