@@ -192,6 +192,9 @@ pub struct Policy {
     pub large: u32,
     /// Id of the only link of this instance's device; 0 when it has none or several.
     pub link: u32,
+    /// MAC address of this instance's device, as the first six bytes of a frame read as words ([`mac_word`]); frames for
+    /// others pass. 0: not asked.
+    pub mac: u64,
     /// Rules of keep classes: the lowest bits.
     pub keep: Rules,
     /// The dimensions of the rules.
@@ -202,6 +205,14 @@ pub struct Policy {
     pub classes: [Class; MAX_CLASSES],
 }
 layout!(
-    Policy, size = 3248,
-    seed @ 0, role @ 8, shadow @ 12, large @ 16, link @ 20, keep @ 24, dims @ 32, rule_class @ 2160, classes @ 2224,
+    Policy, size = 3256,
+    seed @ 0, role @ 8, shadow @ 12, large @ 16, link @ 20, mac @ 24, keep @ 32, dims @ 40, rule_class @ 2168,
+    classes @ 2232,
 );
+
+/// A MAC address as the packet path compares it: the four and the two bytes that begin a frame, each read as a native
+/// word.
+#[must_use]
+pub const fn mac_word(mac: [u8; 6]) -> u64 {
+    u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]]) as u64 | (u16::from_ne_bytes([mac[4], mac[5]]) as u64) << 32
+}

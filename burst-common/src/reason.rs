@@ -76,6 +76,9 @@ reasons! {
     Extension = 15, Pass, "ipv6-extension";
     /// Neither TCP nor UDP.
     Protocol = 16, Pass, "protocol";
+    /// The frame is addressed to another host: the device is promiscuous, or the switch floods. The kernel drops it
+    /// (`PACKET_OTHERHOST`), unless a device stacked on this one has that MAC address.
+    OtherHost = 17, Pass, "other-host";
 
     /// A SYN-ACK from outside: it answers a connection the service itself opened.
     SynAck = 20, Pass, "syn-ack";

@@ -2,8 +2,10 @@
 //! `Err` with its reason, and passes.
 
 use burst_common::flow::{Addr4, Addr6, Flow, TCP, UDP};
+use burst_common::policy::constant;
 use burst_common::reason::Reason;
 
+use crate::maps;
 use crate::packet::Packet;
 
 /// Length of an Ethernet header (IEEE 802.3).
@@ -28,7 +30,7 @@ const FRAGMENT: u16 = 0x3fffu16.to_be();
 /// Don't-fragment flag (RFC 791, section 3.1).
 const DONT_FRAGMENT: u16 = 0x4000u16.to_be();
 
-/// Destination MAC, source MAC, ethertype as words; the last two bytes are not read.
+/// Destination MAC, source MAC, ethertype as words.
 type EthWords = [u16; 7];
 /// An IPv4 header as words of the frame.
 type Ip4Words = [u32; 5];
@@ -62,10 +64,14 @@ pub enum Parsed {
 pub fn parse(packet: &Packet) -> Result<Parsed, Reason> {
     let eth = packet.at::<EthWords>(0).ok_or(Reason::Truncated)?;
     // SAFETY: `at` checked all fourteen bytes.
-    let (first, ethertype) = unsafe { ((*eth)[0], (*eth)[6]) };
+    let (to, ethertype) = unsafe { (u64::from(*eth.cast::<u32>()) | u64::from((*eth)[2]) << 32, (*eth)[6]) };
     // The lowest bit of the first byte marks a group address (IEEE 802, section 8.2).
-    if first & 0x0001u16.to_le() != 0 {
+    if to.to_le() & 1 != 0 {
         return Err(Reason::Group);
+    }
+    let mac = constant(&maps::policy().mac);
+    if mac != 0 && mac != to {
+        return Err(Reason::OtherHost);
     }
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(packet).map(Parsed::V4),

@@ -144,6 +144,7 @@ const fn of_kind(kind: Kind) -> Exit {
         Kind::Unsupported => Exit::Unsupported,
         Kind::Device => Exit::Device,
         Kind::State => Exit::State,
+        Kind::Busy => Exit::AlreadyRunning,
         Kind::Other => Exit::Internal,
     }
 }

@@ -263,6 +263,8 @@ impl Bed {
         if !self.instances.contains_key(&entry) {
             let mut policy = self.compiled.policy;
             (policy.role, policy.link) = (entry.role, entry.link);
+            let own = DEVICES.iter().find(|(device, ..)| *device == entry.device);
+            policy.mac = own.map_or(0, |(_, mac, ..)| burst_common::policy::mac_word(*mac));
             let (maps_dir, cpus) = (self.pin_dir.join("maps"), cpus()?);
             let large = self.compiled.large.as_ref();
             self.instances.insert(entry, kernel::load(object::get()?, &maps_dir, cpus, &policy, large, false)?);

@@ -41,7 +41,13 @@ impl Host {
     /// Installs and attaches to devices, as a daemon does that then ends. Says of each device what was done.
     fn install(&self, mode: XdpMode, devices: &[&str]) -> Result<Result<Vec<Attached>, KernelError>> {
         let device = |name: &&str| -> Result<Device> {
-            Ok(Device { name: (*name).to_owned(), ifindex: self.edge.ifindex(name)?, client: false, links: vec![1] })
+            Ok(Device {
+                name: (*name).to_owned(),
+                ifindex: self.edge.ifindex(name)?,
+                mac: [0; 6],
+                client: false,
+                links: vec![1],
+            })
         };
         let devices = devices.iter().map(device).collect::<Result<Vec<_>>>()?;
         let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode, trace: false };

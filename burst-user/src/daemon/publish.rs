@@ -47,8 +47,8 @@ pub(super) struct Publisher<'a> {
     seed: u64,
     /// Weights the slots were last filled for, per class.
     published: Vec<Vec<f64>>,
-    /// Devices the program is attached to, with their indices.
-    attached: Vec<(String, u32)>,
+    /// Devices the program is attached to, with their indices and MAC addresses.
+    attached: Vec<(String, u32, [u8; 6])>,
     /// When it was last tried in vain to attach to a device that came back, and why it failed.
     trouble: Option<(Duration, KernelError)>,
     epoch: (u32, Duration),
@@ -174,7 +174,7 @@ impl<'a> Publisher<'a> {
         if self.plan.trace {
             self.trace.follow(&mut instances);
         }
-        self.attached = devices.into_iter().map(|device| (device.name, device.ifindex)).collect();
+        self.attached = devices.into_iter().map(|device| (device.name, device.ifindex, device.mac)).collect();
         Ok(attached)
     }
 
@@ -183,7 +183,7 @@ impl<'a> Publisher<'a> {
     pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
         self.follow_links(net);
         let devices = start::devices(self.config, &self.links, net);
-        if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex))) {
+        if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex, device.mac))) {
             self.trouble = None;
             return;
         }
@@ -193,7 +193,7 @@ impl<'a> Publisher<'a> {
         match self.attach(net) {
             Ok(attached) => {
                 for attachment in attached {
-                    tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back");
+                    tracing::warn!(device = attachment.device, how = ?attachment.attached, "attached to a device that came back or changed");
                 }
                 self.trouble = None;
             }

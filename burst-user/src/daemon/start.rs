@@ -104,13 +104,15 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
 /// The devices to attach to, and what they are.
 pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
-    let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, None));
+    let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, client.mac, None));
     let links = config.links.iter().zip(&net.links);
-    let links = links.map(|(link, state)| (&link.device, state.ifindex, ids.get(&link.name).copied()));
-    for (name, ifindex, link) in clients.chain(links) {
+    let links =
+        links.map(|(link, state)| (&link.device, state.ifindex, state.device_mac, ids.get(&link.name).copied()));
+    for (name, ifindex, mac, link) in clients.chain(links) {
         let device = devices.entry(name.clone()).or_insert_with(|| Device {
             name: name.clone(),
             ifindex,
+            mac,
             client: false,
             links: Vec::new(),
         });

@@ -46,7 +46,7 @@ pub(super) fn attach(
     mode: XdpMode,
     links_dir: &Path,
 ) -> Result<Attachment, KernelError> {
-    let pin = links_dir.join(device);
+    let pin = pin(links_dir, device);
     if let Some(link) = adopt(&pin, ifindex)? {
         let program = instance.program();
         let link = XdpLink::try_from(link).map_err(|error| {
@@ -144,7 +144,14 @@ fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), Kerne
 /// When the directory is there and cannot be read.
 pub(super) fn pinned(links_dir: &Path) -> Result<Vec<(String, PathBuf)>, KernelError> {
     let entries = entries(links_dir).map_err(|error| KernelError::os(links_dir.display(), &error))?;
-    Ok(entries.iter().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect())
+    let device = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().replace("%2E", ".").replace("%25", "%");
+    Ok(entries.iter().map(|entry| (device(entry), entry.path())).collect())
+}
+
+/// Where the link of a device is pinned. A bpffs takes no dots (`bpf_lookup` in kernel/bpf/inode.c), device names may have
+/// them.
+pub(super) fn pin(links_dir: &Path, device: &str) -> PathBuf {
+    links_dir.join(device.replace('%', "%25").replace('.', "%2E"))
 }
 
 fn name(mode: XdpMode) -> &'static str {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statfs;
+use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -49,6 +49,24 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
     };
     entries.sort_by_key(fs::DirEntry::file_name);
     Ok(entries)
+}
+
+/// Takes the pin directory for this process: whoever writes the maps, or removes them, is alone with them. The lock goes
+/// when the file is closed, also by SIGKILL. Others cannot hold it: the directory is root's, mode 0700.
+///
+/// # Errors
+/// When another daemon has it.
+pub(super) fn lock(pin_dir: &Path) -> Result<fs::File, KernelError> {
+    let dir = fs::File::open(pin_dir).map_err(|error| KernelError::os(pin_dir.display(), &error))?;
+    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(dir),
+        Err(Errno::WOULDBLOCK) => Err(KernelError::new(
+            Kind::Busy,
+            format!("another burst daemon works with the pins in {}", pin_dir.display()),
+            "stop it first; two daemons need a pin directory each, and devices of their own",
+        )),
+        Err(error) => Err(KernelError::os(pin_dir.display(), &error.into())),
+    }
 }
 
 /// Makes the pin directory and mounts a bpffs on it, unless it is one already.

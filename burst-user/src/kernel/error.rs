@@ -27,6 +27,8 @@ pub enum Kind {
     Device,
     /// Pinned state does not fit this version or this configuration.
     State,
+    /// Another daemon works with the same state.
+    Busy,
     /// Anything else.
     Other,
 }

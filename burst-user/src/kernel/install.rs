@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
-use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK};
+use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK, mac_word};
 
 use super::attach::{self, Attachment};
 use super::bpffs::{self, links_dir, maps_dir};
@@ -23,6 +23,8 @@ pub struct Device {
     pub name: String,
     /// Index.
     pub ifindex: u32,
+    /// MAC address: frames for others are not looked at. Zero when unknown: then all are.
+    pub mac: [u8; 6],
     /// Whether client traffic arrives on it.
     pub client: bool,
     /// Ids of the links on it.
@@ -49,6 +51,8 @@ pub struct Installation {
     pub adopted: bool,
     pin_dir: PathBuf,
     cpus: usize,
+    /// Held as long as the maps are written.
+    _lock: fs::File,
 }
 
 /// Opens the pinned state, or makes it.
@@ -57,6 +61,7 @@ pub struct Installation {
 /// When a privilege is missing, or what is pinned does not fit this version.
 pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> {
     bpffs::prepare(plan.pin_dir)?;
+    let lock = bpffs::lock(plan.pin_dir)?;
     let maps_dir = maps_dir(plan.pin_dir);
     let cpus = aya::util::nr_cpus()
         .map_err(|(path, error)| KernelError::new(Kind::Other, format!("{path}: {error}"), "is /sys mounted?"))?;
@@ -84,7 +89,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             false
         }
     };
-    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus })
+    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, _lock: lock })
 }
 
 /// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.
@@ -140,6 +145,7 @@ impl Installation {
             let mut policy = *policy;
             policy.role =
                 if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
+            policy.mac = mac_word(device.mac);
             policy.link = match device.links[..] {
                 [only] => u32::from(only),
                 _ => 0,
@@ -165,7 +171,7 @@ impl Installation {
                         error.message += &format!("; the new program already runs on {}", replaced.join(", "));
                     }
                     for new in attached.iter().filter(|a| a.attached == attach::Attached::New) {
-                        let pin = links_dir.join(&new.device);
+                        let pin = attach::pin(&links_dir, &new.device);
                         if let Err(error) = fs::remove_file(&pin) {
                             tracing::error!(pin = %pin.display(), %error, "could not take back an attachment");
                         }
@@ -206,6 +212,7 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
         }
         Some(true) => {}
     }
+    let lock = bpffs::lock(pin_dir)?;
     let remove = |pin: &Path| match fs::remove_file(pin) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(KernelError::os(pin.display(), &error)),
         _ => Ok(()),
@@ -227,6 +234,8 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
             remove(&entry.path())?;
         }
     }
+    // An open directory keeps its mount busy.
+    drop(lock);
     bpffs::remove(pin_dir).map_err(|error| {
         KernelError::new(
             Kind::State,

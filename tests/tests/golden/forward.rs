@@ -8,7 +8,7 @@ use burst_tests::golden::Row;
 use burst_tests::packet::{Frame, flag};
 use burst_tests::topology::{DX_DEVICE, FIRST_CLIENT, Family, Pair};
 
-use super::{FROM_CLIENT, Kind, PLAIN_PORT, RENAMED, arriving, bed, both_beds, leaving, news_leg, promo_leg, replying};
+use super::{FROM_CLIENT, Kind, PLAIN_PORT, RENAMED, arriving, bed, both_beds, leaving, news_leg, promo_leg};
 
 /// A card network's host: payment, whatever it talks to. Among the large policy's longer prefixes, too.
 const CARDS: Pair = Pair {
@@ -215,7 +215,7 @@ fn replies_of_the_services_own_hosts_are_not_ours_on_the_client_side() -> Result
     for kind in Kind::ALL {
         promo_leg(&bed, kind);
         for from in [kind.shop(443), kind.reserved(RENAMED), kind.news()] {
-            let frame = replying(kind.frame(from, kind.client()));
+            let frame = arriving(kind.frame(from, kind.client()));
             bed.check(FROM_CLIENT, &Row::passes(kind.row("not a return"), frame, 0, Reason::NoMatch))?;
         }
     }

@@ -5,14 +5,17 @@ use burst_common::flow::TCP;
 use burst_common::reason::Reason;
 use burst_tests::golden::{Bed, Leg, Row};
 use burst_tests::packet::{Frame, flag};
-use burst_tests::topology::{DX_DEVICE, FIRST_CLIENT, Family, SHOP};
+use burst_tests::topology::{DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX_MAC, FIRST_CLIENT, Family, SHOP};
 
 use super::{FROM_CLIENT, FROM_DX, Kind, RENAMED, arriving, bed, leaving, news_leg, promo_leg, replying};
 
 /// A frame that would leave but for what is done to it here, on its way in and on its way back.
 fn passes(bed: &mut Bed, name: &str, frame: Vec<u8>, reason: Reason) -> Result<()> {
-    for entry in [FROM_CLIENT, FROM_DX] {
-        bed.check(entry, &Row::passes(name, frame.clone(), 0, reason))?;
+    for (entry, mac) in [(FROM_CLIENT, EDGE_CLIENT_MAC), (FROM_DX, EDGE_DX_MAC)] {
+        // Addressed to the device, unless that is the very matter.
+        let to_device = frame[..6] == EDGE_CLIENT_MAC || frame[..6] == EDGE_DX_MAC;
+        let frame = if to_device { set(frame.clone(), 0, &mac) } else { frame.clone() };
+        bed.check(entry, &Row::passes(name, frame, 0, reason))?;
     }
     Ok(())
 }
@@ -43,6 +46,11 @@ fn frames_to_groups_and_of_other_protocols_pass() -> Result<()> {
         let frame = request(kind);
         for mac in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [0x01, 0x00, 0x5e, 0, 0, 1]] {
             passes(&mut bed, &kind.row("group"), set(frame.clone(), 0, &mac), Reason::Group)?;
+        }
+        for mac in
+            [[0x00, 0x00, 0x5e, 0x00, 0x53, 0x02], [0x00, 0x00, 0x5e, 0x00, 0x54, 0x01], [0x02, 0, 0x5e, 0, 0x53, 1]]
+        {
+            passes(&mut bed, &kind.row("for another host"), set(frame.clone(), 0, &mac), Reason::OtherHost)?;
         }
         // ARP, MPLS, PPPoE, LLDP, a length (IEEE 802.3), the other family's bytes under no known type.
         for ethertype in [0x0806_u16, 0x8847, 0x8864, 0x88cc, 0x05dc, 0x0801] {

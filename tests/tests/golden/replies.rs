@@ -4,7 +4,9 @@ use anyhow::Result;
 use burst_common::reason::Reason;
 use burst_tests::golden::{Entry, Leg, Row};
 use burst_tests::packet::{Frame, flag};
-use burst_tests::topology::{CLIENT_DEVICE, EDGE_DX, EDGE_ON_LINK, FIRST_ENDPOINT, Family};
+use burst_tests::topology::{
+    CLIENT_DEVICE, DIRECT_CONNECT_MAC, EDGE_DX, EDGE_DX_MAC, EDGE_ON_LINK, FIRST_ENDPOINT, Family, SECOND_EDGE_DX_MAC,
+};
 
 use super::{FROM_DX, Kind, NEWS, PLAIN_PORT, RENAMED, bed, both_beds, homeward, promo_endpoint, replying};
 
@@ -152,10 +154,11 @@ fn replies_are_counted_under_the_link_they_came_by_if_the_device_has_one() -> Re
     let several = Entry { link: 0, ..FROM_DX };
     for kind in Kind::ALL {
         let endpoint = promo_endpoint(&bed, "elastic", kind.family);
-        for (entry, link) in [(second, Some(bed.link("dx-2"))), (several, None)] {
+        for (entry, link, mac) in [(second, Some(bed.link("dx-2")), SECOND_EDGE_DX_MAC), (several, None, EDGE_DX_MAC)] {
             let leg = Leg { class: bed.class("promo"), endpoint: Some(endpoint), link };
             let packet = |from| kind.frame(from, kind.client());
-            let (frame, out) = (replying(packet(kind.elastic(RENAMED))), homeward(packet(kind.shop(443))));
+            let frame = packet(kind.elastic(RENAMED)).macs(DIRECT_CONNECT_MAC, mac).build();
+            let out = homeward(packet(kind.shop(443)));
             let row = Row::returns(kind.row("from the endpoint"), frame, CLIENT_DEVICE, leg, out);
             bed.check(entry, &row)?;
         }
