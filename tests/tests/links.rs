@@ -143,7 +143,7 @@ fn a_lost_line_moves_packets_and_breaks_no_connection_where_there_is_another() -
         .filter(|(flow, _)| flow.incoming && all.contains(&flow.destination.ip()))
         .map(|(_, packets)| packets)
         .sum();
-    assert!(over > 100, "{over} packets went out over the second line");
+    assert!(over > 20, "{over} packets went out over the second line");
     topology.edge.ip(&format!("link set {DX_DEVICE} up"))?;
     poll::until("the first line to be up in status", PATIENCE, || Ok(daemon.status()?.links[0].up.then_some(())))?;
     exchange(&held)?;
