@@ -34,6 +34,8 @@ struct Second {
     payment: Snapshot,
     promotion: Snapshot,
     status: Value,
+    /// What the servers said right after `status` was asked.
+    counts: verdict::Counts,
 }
 
 /// Runs the demonstration; `true` when every promise it checks was kept.
@@ -41,6 +43,7 @@ struct Second {
 /// # Errors
 /// When the testbed or burst itself does not start.
 pub fn run(settings: &Settings) -> Result<bool> {
+    let begun = Instant::now();
     println!("setting up: client – edge – local – Direct Connect router – cloud");
     let topology = Topology::new()?;
     let local = LocalSite::start(&topology, Limits::default())?;
@@ -53,7 +56,7 @@ pub fn run(settings: &Settings) -> Result<bool> {
     let first = burst.wait_ready("answering", Duration::from_secs(10), || Ok(status(&topology, settings).ok()))?;
     println!("burst runs on the edge host; payment {}/s, promotion {}/s", plan::PAYMENT_RATE, PHASES[0].rate);
 
-    let (seconds, finished) = drive(&topology, settings, &first)?;
+    let (seconds, finished) = drive(&topology, settings, &first, &local, &cloud)?;
     let last = status(&topology, settings).context("asking burst after the run")?;
     let resident = burst.resident()?;
     burst.stop().context("stopping burst")?;
@@ -62,7 +65,9 @@ pub fn run(settings: &Settings) -> Result<bool> {
     let picture = settings.out.join("timeline.svg");
     timeline.write(&picture)?;
 
-    let evidence = verdict::Evidence { seconds: &seconds, finished: &finished, last: &last, flows: &seen, resident };
+    let took = begun.elapsed();
+    let evidence =
+        verdict::Evidence { seconds: &seconds, finished: &finished, last: &last, flows: &seen, resident, took };
     let counts = verdict::Counts::read(&local, &cloud)?;
     let kept = verdict::print(&evidence, &counts);
     let log = settings.out.join("burst.log");
@@ -79,7 +84,13 @@ struct Finished {
 }
 
 /// Drives the loads through the phases, a line per second.
-fn drive(topology: &Topology, settings: &Settings, first: &Value) -> Result<(Vec<Second>, Finished)> {
+fn drive(
+    topology: &Topology,
+    settings: &Settings,
+    first: &Value,
+    local: &LocalSite,
+    cloud: &Nginx,
+) -> Result<(Vec<Second>, Finished)> {
     let payment = Load::start(&topology.client, plan::payment(topology))?;
     let promotion = Load::start(&topology.client, plan::promotion(topology))?;
     let mut seconds = vec![Second {
@@ -87,6 +98,7 @@ fn drive(topology: &Topology, settings: &Settings, first: &Value) -> Result<(Vec
         payment: payment.snapshot(),
         promotion: promotion.snapshot(),
         status: first.clone(),
+        counts: verdict::Counts::read(local, cloud)?,
     }];
     println!("            ------ payment ------   ----- promotion -----");
     println!("  s  phase    local/s   offsite/s     local/s   offsite/s   load   errors");
@@ -103,6 +115,7 @@ fn drive(topology: &Topology, settings: &Settings, first: &Value) -> Result<(Vec
                 payment: payment.snapshot(),
                 promotion: promotion.snapshot(),
                 status: status(topology, settings)?,
+                counts: verdict::Counts::read(local, cloud)?,
             };
             line(tick, &seconds[seconds.len() - 1], &now);
             seconds.push(now);

@@ -1,5 +1,7 @@
 //! What the demonstration promised, held against what servers, clients, the wire and burst itself counted.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::Value;
 
@@ -9,7 +11,9 @@ use crate::sniffer::Flows;
 use crate::topology::{Family, PAYMENT, SHOP};
 
 /// Resident memory the daemon may take, in bytes.
-const MEMORY: u64 = 30 << 20;
+const MEMORY: u64 = 30_000_000;
+/// What the whole demonstration may take.
+const TIME: Duration = Duration::from_secs(90);
 /// How far burst's counts may be from the servers' own.
 const AGREE: f64 = 0.01;
 /// How far the achieved share may be from the wanted one: slots and flows meet it within chance.
@@ -29,9 +33,12 @@ pub(super) struct Evidence<'a> {
     pub(super) flows: &'a Flows,
     /// Resident memory of the daemon in bytes.
     pub(super) resident: u64,
+    /// Time from the first namespace to the verdict.
+    pub(super) took: Duration,
 }
 
 /// What the servers say.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Counts {
     /// Promotion connections that HAProxy accepted.
     local: u64,
@@ -68,6 +75,8 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
     let (peak, after) = (share(evidence.seconds, "push"), share(evidence.seconds, "after"));
     let wanted = wanted(evidence.seconds, "push");
     let (own_local, own_cloud) = own(evidence.last);
+    let peaking = evidence.seconds.iter().rfind(|second| second.phase == "push");
+    let during = peaking.map(|second| (own(&second.status), second.counts)).unwrap_or_default();
     let rows = [
         (
             "payment packets on the Direct Connect line",
@@ -105,6 +114,16 @@ pub(super) fn print(evidence: &Evidence<'_>, counts: &Counts) -> bool {
             "burst's count of shifted connections against nginx's",
             format!("{own_cloud} / {}", counts.cloud),
             agree(own_cloud, counts.cloud),
+        ),
+        (
+            "the same during the peak, local and shifted",
+            format!("{} / {}, {} / {}", during.0.0, during.1.local, during.0.1, during.1.cloud),
+            agree(during.0.0, during.1.local) && agree(during.0.1, during.1.cloud),
+        ),
+        (
+            "from the first namespace to this verdict",
+            format!("{:.0} s", evidence.took.as_secs_f64()),
+            evidence.took < TIME,
         ),
         ("daemon's resident memory", format!("{:.1} MB", evidence.resident as f64 / 1e6), evidence.resident <= MEMORY),
     ];
