@@ -23,6 +23,9 @@ use crate::exit::{Exit, Failure, TABLE};
 /// How long the command line waits for the daemon: longer than the daemon waits for its own task.
 const DEADLINE: Duration = Duration::from_secs(8);
 
+/// How long a standard error that is not read may keep a command from ending.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
 /// Keeps payment on premises and shifts promotion traffic to the cloud, in XDP.
 #[derive(Debug, Parser)]
 #[command(name = "burst", version, after_help = TABLE, disable_help_subcommand = true)]
@@ -81,7 +84,9 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    match dispatch(cli) {
+    // The log has been written, or given up, before the failure is told.
+    let result = logging::start(cli.global.log).and_then(|_log| dispatch(cli));
+    match result {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
             report(&failure, json);
@@ -91,7 +96,6 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
-    logging::start(global.log)?;
     let client = || Client::new(&global.socket, DEADLINE);
     match command {
         Command::Run(args) => block_on(run::run(&args)),
@@ -108,15 +112,24 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     runtime.block_on(command)
 }
 
+/// Tells why the command failed. A standard error that is full, stuck or gone does not change the exit code, nor keep the
+/// command from ending.
 fn report(failure: &Failure, json: bool) {
-    if json {
+    use std::io::Write;
+    let text = if json {
         let exit = failure.exit;
-        eprintln!(
-            "{}",
-            json!({ "error": { "exit": exit.number(), "code": exit.name(), "message": failure.to_string() } })
-        );
+        json!({ "error": { "exit": exit.number(), "code": exit.name(), "message": failure.to_string() } }).to_string()
     } else {
-        eprintln!("burst: {failure}");
+        format!("burst: {failure}")
+    };
+    let (told, heard) = std::sync::mpsc::channel();
+    let writing = std::thread::Builder::new().spawn(move || {
+        // Nobody is left to tell that nobody could be told.
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+        let _ = told.send(());
+    });
+    if writing.is_ok() {
+        let _ = heard.recv_timeout(LAST_WORDS);
     }
 }
 
