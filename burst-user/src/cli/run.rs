@@ -41,6 +41,16 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     for problem in loaded.warnings.problems() {
         tracing::warn!(file = %problem.file, line = problem.line, help = problem.help, "{}", problem.message);
     }
+    let edge = &loaded.config.edge;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        edge = edge.name,
+        mode = if edge.shadow { "shadow" } else { "active" },
+        config = %args.config.display(),
+        socket = %edge.socket.display(),
+        pin_dir = %edge.pin_dir.display(),
+        "starting"
+    );
     Ok(daemon::run(&loaded.config).await?)
 }
 
