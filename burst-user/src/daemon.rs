@@ -295,7 +295,7 @@ impl<'a> Core<'a> {
         let order = Order { offsite, reason: reason.clone(), uid: peer.uid, until: now + Duration::from_secs(for_s) };
         let ordered = Some(order.view(now));
         self.orders.insert(index, order);
-        Ok(OverrideResponse { class: class.to_owned(), ordered, previous })
+        Ok(OverrideResponse { class: class.to_owned(), ordered, previous, max_offsite: self.max_offsite(index) })
     }
 
     fn withdraw(&mut self, now: Duration, class: &str, peer: Peer) -> Result<OverrideResponse, ApiError> {
@@ -305,7 +305,11 @@ impl<'a> Core<'a> {
             Some(_) => tracing::warn!(class, uid = peer.uid, pid = peer.pid, "override withdrawn"),
             None => tracing::info!(class, uid = peer.uid, pid = peer.pid, "there was no override to withdraw"),
         }
-        Ok(OverrideResponse { class: class.to_owned(), ordered: None, previous })
+        Ok(OverrideResponse { class: class.to_owned(), ordered: None, previous, max_offsite: self.max_offsite(index) })
+    }
+
+    fn max_offsite(&self, class: usize) -> Option<f64> {
+        self.config.classes[class].burst.as_ref().map(|burst| burst.max_offsite_share)
     }
 
     fn find(&self, name: &str) -> Result<usize, ApiError> {

@@ -10,6 +10,7 @@ use super::Core;
 use super::observe::Snapshot;
 use crate::api::types::{self as api, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
 use crate::config::model::{Burst, Class};
+use crate::decide::trust;
 use crate::netlink::NetState;
 
 /// Too few new flows in a window to call what they did a share.
@@ -114,6 +115,10 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
                 limit: configured.limit,
                 age_s: source.reading.map(|reading| reading.age.as_secs_f64()),
                 error: source.error,
+                unused: source
+                    .reading
+                    .and_then(|reading| trust(reading, configured).err())
+                    .map(|distrust| distrust.to_string()),
             })
             .collect(),
         ordered: core.orders.get(&index).map(|order| order.view(at - core.started)),
