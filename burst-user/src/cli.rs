@@ -10,7 +10,7 @@ pub mod render;
 pub mod run;
 pub mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use serde_json::json;
 use crate::api::Client;
 use crate::exit::{Exit, Failure, TABLE};
 
+/// Where the daemon's socket is unless the configuration says otherwise.
+const SOCKET: &str = "/run/burst/burst.sock";
 /// How long the command line waits for the daemon: longer than the daemon waits for its own task.
 const DEADLINE: Duration = Duration::from_secs(8);
 
@@ -41,9 +43,9 @@ pub struct Cli {
 /// What is the same for all commands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// The daemon's Unix socket (edge.socket in its configuration).
-    #[arg(long, global = true, value_name = "PATH", env = "BURST_SOCKET", default_value = "/run/burst/burst.sock")]
-    pub socket: PathBuf,
+    /// The daemon's Unix socket (edge.socket in its configuration); /run/burst/burst.sock when nothing says otherwise.
+    #[arg(long, global = true, value_name = "PATH", env = "BURST_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -63,11 +65,11 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Show shares, rates, load, links and endpoints, and why.
     #[command(after_help = TABLE)]
-    Status,
-    /// Set by hand what share of a class leaves, for a time; or end that.
+    Status(status::StatusArgs),
+    /// Set by hand what share of a class leaves, for a time; or end that. An order ends with the daemon.
     #[command(after_help = TABLE)]
     Override(order::OrderArgs),
-    /// Remove all that is burst's from this host: traffic goes on without it.
+    /// Remove all that is burst's from this host: traffic goes on without it, but flows that are in the cloud break.
     #[command(after_help = TABLE)]
     Detach(run::DetachArgs),
 }
@@ -96,14 +98,24 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
-    let client = || Client::new(&global.socket, DEADLINE);
+    let said = global.socket.as_deref();
+    let client = |config: Option<&Path>| Ok::<_, Failure>(Client::new(socket(said, config)?, DEADLINE));
     match command {
-        Command::Run(args) => block_on(run::run(&args)),
+        Command::Run(args) => block_on(run::run(&args, said)),
         Command::Check(args) => check::check(&args, global.json),
-        Command::Status => block_on(status::status(&client(), global.json)),
-        Command::Override(args) => block_on(order::order(&client(), &args, global.json)),
-        Command::Detach(args) => block_on(run::detach(&args, &global.socket, global.json)),
+        Command::Status(args) => block_on(status::status(&client(args.config.as_deref())?, global.json)),
+        Command::Override(args) => block_on(order::order(&client(args.config.as_deref())?, &args, global.json)),
+        Command::Detach(args) => block_on(run::detach(&args, said.unwrap_or(Path::new(SOCKET)), global.json)),
     }
+}
+
+/// The daemon's socket: what the command line or the environment says, else the configuration, else the default.
+fn socket(said: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+    Ok(match (said, config) {
+        (Some(said), _) => said.to_owned(),
+        (None, Some(config)) => crate::config::load(config)?.config.edge.socket,
+        (None, None) => SOCKET.into(),
+    })
 }
 
 /// Runs a command that waits for the daemon or the kernel.
@@ -162,7 +174,7 @@ mod tests {
     fn global_options_may_stand_behind_the_command() {
         let cli =
             Cli::try_parse_from(["burst", "status", "--json", "--socket", "/tmp/b.sock", "--log", "json"]).unwrap();
-        assert!(cli.global.json && cli.global.socket.ends_with("b.sock"));
+        assert!(cli.global.json && cli.global.socket.is_some_and(|socket| socket.ends_with("b.sock")));
         assert_eq!(cli.global.log, logging::Form::Json);
     }
 }

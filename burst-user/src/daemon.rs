@@ -12,6 +12,7 @@ mod start;
 mod status;
 mod tell;
 mod trace;
+mod warnings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,22 +82,23 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         OnExit::Leave => tracing::info!("leaving: traffic goes on under what is pinned"),
         OnExit::Detach => {
             drop(publisher);
-            let devices = detach(&config.edge.pin_dir).await?;
-            tracing::info!(?devices, "detached");
+            let (devices, neighbours) = detach(&config.edge.pin_dir).await?;
+            tracing::info!(?devices, "detached: flows that were in the cloud end");
+            neighbours?;
         }
     }
     result
 }
 
 /// Detaches burst from every device, removes its pins and gives its neighbours back to the kernel; nothing else. Returns
-/// the devices.
+/// the devices, and whether the neighbours were given back: when they were not, burst is detached all the same.
 ///
 /// # Errors
-/// When something of it could not be removed.
-pub async fn detach(pin_dir: &std::path::Path) -> Result<Vec<String>, Error> {
+/// When programs, links, maps or pins could not be removed.
+pub async fn detach(pin_dir: &std::path::Path) -> Result<(Vec<String>, Result<(), Error>), Error> {
     let devices = crate::kernel::detach(pin_dir)?;
-    crate::netlink::Netlink::open()?.release_neighbours().await?;
-    Ok(devices)
+    let release = async { Ok(crate::netlink::Netlink::open()?.release_neighbours().await.map(drop)?) };
+    Ok((devices, release.await))
 }
 
 /// The clock: the only one that decisions and publications are dated by.

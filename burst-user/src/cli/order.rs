@@ -1,5 +1,6 @@
 //! `burst override`: an order by hand, with an end.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -39,6 +40,9 @@ pub struct OrderArgs {
     /// End the order now.
     #[arg(long, conflicts_with_all = ["offsite", "lasting", "reason"])]
     pub clear: bool,
+    /// The daemon's configuration, which names its socket.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Gives or ends an order, and prints what is in force then.

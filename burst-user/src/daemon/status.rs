@@ -48,7 +48,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
-    Status {
+    let mut status = Status {
         version: api::VERSION,
         burst: env!("CARGO_PKG_VERSION").to_owned(),
         edge: config.edge.name.clone(),
@@ -60,7 +60,16 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         clients: clients.collect(),
         other: reasons(0),
         warnings,
-    }
+    };
+    let recent = |class: Option<usize>, reason: Reason| {
+        let (Some((before, _)), Some(now)) = (core.meter.before(), core.meter.now()) else { return 0 };
+        let id = class.map_or(0, |class| usize::from(core.publisher.ids(class).0));
+        let packets = |snapshot: &Snapshot| snapshot.class(id)[reason.number()].packets;
+        packets(now).saturating_sub(packets(before))
+    };
+    let found = super::warnings::warnings(&status, &core.decision, recent);
+    status.warnings.extend(found);
+    status
 }
 
 fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
