@@ -10,7 +10,7 @@ pub mod render;
 pub mod run;
 pub mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,8 +20,13 @@ use serde_json::json;
 use crate::api::Client;
 use crate::exit::{Exit, Failure, TABLE};
 
+/// Where the daemon's socket is unless the configuration says otherwise.
+const SOCKET: &str = "/run/burst/burst.sock";
 /// How long the command line waits for the daemon: longer than the daemon waits for its own task.
 const DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long a standard error that is not read may keep a command from ending.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// Keeps payment on premises and shifts promotion traffic to the cloud, in XDP.
 #[derive(Debug, Parser)]
@@ -38,9 +43,9 @@ pub struct Cli {
 /// What is the same for all commands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// The daemon's Unix socket (edge.socket in its configuration).
-    #[arg(long, global = true, value_name = "PATH", env = "BURST_SOCKET", default_value = "/run/burst/burst.sock")]
-    pub socket: PathBuf,
+    /// The daemon's Unix socket (edge.socket in its configuration); /run/burst/burst.sock when nothing says otherwise.
+    #[arg(long, global = true, value_name = "PATH", env = "BURST_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -60,11 +65,11 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Show shares, rates, load, links and endpoints, and why.
     #[command(after_help = TABLE)]
-    Status,
-    /// Set by hand what share of a class leaves, for a time; or end that.
+    Status(status::StatusArgs),
+    /// Set by hand what share of a class leaves, for a time; or end that. An order ends with the daemon.
     #[command(after_help = TABLE)]
     Override(order::OrderArgs),
-    /// Remove all that is burst's from this host: traffic goes on without it.
+    /// Remove all that is burst's from this host: traffic goes on without it, but flows that are in the cloud break.
     #[command(after_help = TABLE)]
     Detach(run::DetachArgs),
 }
@@ -81,7 +86,9 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    match dispatch(cli) {
+    // The log has been written, or given up, before the failure is told.
+    let result = logging::start(cli.global.log).and_then(|_log| dispatch(cli));
+    match result {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
             report(&failure, json);
@@ -91,15 +98,24 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
-    logging::start(global.log)?;
-    let client = || Client::new(&global.socket, DEADLINE);
+    let said = global.socket.as_deref();
+    let client = |config: Option<&Path>| Ok::<_, Failure>(Client::new(socket(said, config)?, DEADLINE));
     match command {
-        Command::Run(args) => block_on(run::run(&args)),
+        Command::Run(args) => block_on(run::run(&args, said)),
         Command::Check(args) => check::check(&args, global.json),
-        Command::Status => block_on(status::status(&client(), global.json)),
-        Command::Override(args) => block_on(order::order(&client(), &args, global.json)),
-        Command::Detach(args) => block_on(run::detach(&args, &global.socket, global.json)),
+        Command::Status(args) => block_on(status::status(&client(args.config.as_deref())?, global.json)),
+        Command::Override(args) => block_on(order::order(&client(args.config.as_deref())?, &args, global.json)),
+        Command::Detach(args) => block_on(run::detach(&args, said.unwrap_or(Path::new(SOCKET)), global.json)),
     }
+}
+
+/// The daemon's socket: what the command line or the environment says, else the configuration, else the default.
+fn socket(said: Option<&Path>, config: Option<&Path>) -> Result<PathBuf, Failure> {
+    Ok(match (said, config) {
+        (Some(said), _) => said.to_owned(),
+        (None, Some(config)) => crate::config::load(config)?.config.edge.socket,
+        (None, None) => SOCKET.into(),
+    })
 }
 
 /// Runs a command that waits for the daemon or the kernel.
@@ -108,15 +124,24 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     runtime.block_on(command)
 }
 
+/// Tells why the command failed. A standard error that is full, stuck or gone does not change the exit code, nor keep the
+/// command from ending.
 fn report(failure: &Failure, json: bool) {
-    if json {
+    use std::io::Write;
+    let text = if json {
         let exit = failure.exit;
-        eprintln!(
-            "{}",
-            json!({ "error": { "exit": exit.number(), "code": exit.name(), "message": failure.to_string() } })
-        );
+        json!({ "error": { "exit": exit.number(), "code": exit.name(), "message": failure.to_string() } }).to_string()
     } else {
-        eprintln!("burst: {failure}");
+        format!("burst: {failure}")
+    };
+    let (told, heard) = std::sync::mpsc::channel();
+    let writing = std::thread::Builder::new().spawn(move || {
+        // Nobody is left to tell that nobody could be told.
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+        let _ = told.send(());
+    });
+    if writing.is_ok() {
+        let _ = heard.recv_timeout(LAST_WORDS);
     }
 }
 
@@ -149,7 +174,7 @@ mod tests {
     fn global_options_may_stand_behind_the_command() {
         let cli =
             Cli::try_parse_from(["burst", "status", "--json", "--socket", "/tmp/b.sock", "--log", "json"]).unwrap();
-        assert!(cli.global.json && cli.global.socket.ends_with("b.sock"));
+        assert!(cli.global.json && cli.global.socket.is_some_and(|socket| socket.ends_with("b.sock")));
         assert_eq!(cli.global.log, logging::Form::Json);
     }
 }

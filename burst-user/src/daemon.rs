@@ -10,7 +10,9 @@ mod publish;
 mod returns;
 mod start;
 mod status;
+mod tell;
 mod trace;
+mod warnings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,9 +32,13 @@ use crate::observe::Sources;
 pub use error::Error;
 use observe::Meter;
 use publish::Publisher;
+use tell::Told;
 
 /// Commands that may wait; more callers wait in the API.
 const COMMANDS: usize = 16;
+
+/// A publication of more than this part of a class's slots is worth a line.
+const MANY: f64 = 0.05;
 
 /// An operator's order that is in force.
 #[derive(Clone, Debug)]
@@ -69,28 +75,30 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     if let Err(error) = server.await {
         tracing::error!(%error, "the API ended badly");
     }
+    core.tell_what_stays();
     let Core { publisher, .. } = core;
     match config.edge.on_exit {
         _ if result.is_err() => {}
         OnExit::Leave => tracing::info!("leaving: traffic goes on under what is pinned"),
         OnExit::Detach => {
             drop(publisher);
-            let devices = detach(&config.edge.pin_dir).await?;
-            tracing::info!(?devices, "detached");
+            let (devices, neighbours) = detach(&config.edge.pin_dir).await?;
+            tracing::info!(?devices, "detached: flows that were in the cloud end");
+            neighbours?;
         }
     }
     result
 }
 
 /// Detaches burst from every device, removes its pins and gives its neighbours back to the kernel; nothing else. Returns
-/// the devices.
+/// the devices, and whether the neighbours were given back: when they were not, burst is detached all the same.
 ///
 /// # Errors
-/// When something of it could not be removed.
-pub async fn detach(pin_dir: &std::path::Path) -> Result<Vec<String>, Error> {
+/// When programs, links, maps or pins could not be removed.
+pub async fn detach(pin_dir: &std::path::Path) -> Result<(Vec<String>, Result<(), Error>), Error> {
     let devices = crate::kernel::detach(pin_dir)?;
-    crate::netlink::Netlink::open()?.release_neighbours().await?;
-    Ok(devices)
+    let release = async { Ok(crate::netlink::Netlink::open()?.release_neighbours().await.map(drop)?) };
+    Ok((devices, release.await))
 }
 
 /// The clock: the only one that decisions and publications are dated by.
@@ -108,6 +116,10 @@ struct Core<'a> {
     meter: Meter,
     orders: HashMap<usize, Order>,
     decision: Decision,
+    /// What the kernel said when it was told last.
+    net: Option<NetState>,
+    /// Per class of the configuration: what was told of it.
+    told: Vec<Told>,
     started: Instant,
     /// When the last round began.
     ticked: Instant,
@@ -116,8 +128,10 @@ struct Core<'a> {
 impl<'a> Core<'a> {
     fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources) -> Self {
         let mut controller = Controller::new(config);
+        let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
             controller.resume(class, local, None);
+            told[class] = Told::new(local);
         }
         Self {
             config,
@@ -127,6 +141,8 @@ impl<'a> Core<'a> {
             meter: Meter::default(),
             orders: HashMap::new(),
             decision: Decision::default(),
+            net: None,
+            told,
             started: clock(),
             ticked: clock(),
         }
@@ -181,8 +197,17 @@ impl<'a> Core<'a> {
             ticks.reset();
             return self.tick(net);
         }
-        self.publisher.follow(at - self.started, net);
+        self.follow(at - self.started, net);
         status::status(self, net, at)
+    }
+
+    /// Follows the kernel, and tells what moved no row.
+    fn follow(&mut self, now: Duration, net: &NetState) {
+        self.publisher.follow(now, net);
+        if self.net.as_ref() != Some(net) {
+            tell::devices(self.net.as_ref(), net);
+            self.net = Some(net.clone());
+        }
     }
 
     /// One round: follow the kernel, observe, decide, publish; and what there is to see after it.
@@ -190,27 +215,60 @@ impl<'a> Core<'a> {
         let at = clock();
         self.ticked = at;
         let now = at - self.started;
-        self.publisher.follow(now, net);
-        self.orders.retain(|_, order| order.until > now);
+        self.follow(now, net);
+        self.orders.retain(|&class, order| {
+            let stays = order.until > now;
+            if !stays {
+                let (class, offsite) = (&self.config.classes[class].name, tell::percent(order.offsite));
+                tracing::warn!(class, offsite, reason = order.reason, "override is over: burst decides again");
+            }
+            stays
+        });
         self.meter.read(now, &self.publisher);
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
         let observation =
             observe::observation(self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
         let decision = self.controller.step(now, &observation);
-        for (class, (old, new)) in self.config.classes.iter().zip(self.decision.classes.iter().zip(&decision.classes)) {
-            if (old.local - new.local).abs() > 1e-9 {
-                tracing::info!(class = class.name, from = old.local, to = new.local, reason = new.reason, "share");
+        // The first round knows neither demand nor load.
+        let knows = self.meter.before().is_some();
+        for (index, (class, new)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
+            let before = self.decision.classes.get(index).map_or(new.local, |old| old.local);
+            if (before - new.local).abs() > 1e-9 {
+                tracing::debug!(class = class.name, from = %tell::percent(before), to = %tell::percent(new.local), "step");
+            }
+            if knows {
+                tell::news(&class.name, &self.told[index].news(now, before, new), new);
             }
         }
         self.decision = decision;
-        // The first decision knows no demand yet; what a former daemon left is better than that.
-        let words = if self.meter.before().is_some() { self.publisher.publish(now, &self.decision) } else { 0 };
-        if words > 0 {
+        // What a former daemon left is better than a decision without demand.
+        let words = if knows { self.publisher.publish(now, &self.decision) } else { 0 };
+        if words as f64 > MANY * self.least_slots() {
             tracing::info!(words, took = ?(clock() - at), "published");
+        } else if words > 0 {
+            tracing::debug!(words, took = ?(clock() - at), "published");
         }
         self.publisher.maintain(now);
         status::status(self, net, at)
+    }
+
+    /// Slots of the class that has the fewest, both families together.
+    fn least_slots(&self) -> f64 {
+        let slots = self.config.classes.iter().filter_map(|class| class.burst.as_ref()).map(|burst| burst.slots * 2);
+        slots.min().map_or(0.0, f64::from)
+    }
+
+    /// Tells, at the end, what goes on without the daemon, and what ends with it.
+    fn tell_what_stays(&self) {
+        for (index, local) in self.publisher.local_shares() {
+            let (class, offsite) = (&self.config.classes[index].name, tell::percent(1.0 - local));
+            tracing::info!(class, offsite, "share that is in force at the end");
+        }
+        for (index, order) in &self.orders {
+            let (class, offsite) = (&self.config.classes[*index].name, tell::percent(order.offsite));
+            tracing::warn!(class, offsite, reason = order.reason, "override ends with the daemon");
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -234,18 +292,26 @@ impl<'a> Core<'a> {
         let index = self.find(class)?;
         let previous = self.orders.get(&index).map(|order| order.view(now));
         let OverrideRequest { offsite, for_s, ref reason } = *request;
-        tracing::warn!(class, offsite, for_s, reason, uid = peer.uid, pid = peer.pid, "override");
+        let share = tell::percent(offsite);
+        tracing::warn!(class, offsite = share, for_s, reason, uid = peer.uid, pid = peer.pid, "override");
         let order = Order { offsite, reason: reason.clone(), uid: peer.uid, until: now + Duration::from_secs(for_s) };
         let ordered = Some(order.view(now));
         self.orders.insert(index, order);
-        Ok(OverrideResponse { class: class.to_owned(), ordered, previous })
+        Ok(OverrideResponse { class: class.to_owned(), ordered, previous, max_offsite: self.max_offsite(index) })
     }
 
     fn withdraw(&mut self, now: Duration, class: &str, peer: Peer) -> Result<OverrideResponse, ApiError> {
         let index = self.find(class)?;
         let previous = self.orders.remove(&index).map(|order| order.view(now));
-        tracing::warn!(class, uid = peer.uid, pid = peer.pid, "override withdrawn");
-        Ok(OverrideResponse { class: class.to_owned(), ordered: None, previous })
+        match previous {
+            Some(_) => tracing::warn!(class, uid = peer.uid, pid = peer.pid, "override withdrawn"),
+            None => tracing::info!(class, uid = peer.uid, pid = peer.pid, "there was no override to withdraw"),
+        }
+        Ok(OverrideResponse { class: class.to_owned(), ordered: None, previous, max_offsite: self.max_offsite(index) })
+    }
+
+    fn max_offsite(&self, class: usize) -> Option<f64> {
+        self.config.classes[class].burst.as_ref().map(|burst| burst.max_offsite_share)
     }
 
     fn find(&self, name: &str) -> Result<usize, ApiError> {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::config::model::{Burst, Class, Config};
 
 pub use decision::{ClassDecision, Decision, Limit};
+pub use load::{Distrust, trust};
 pub use observation::{ClassObservation, LinkState, Observation, Override, Reading};
 
 use capacity::Capacity;

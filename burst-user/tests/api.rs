@@ -70,7 +70,7 @@ impl Daemon {
                 let answer = match class.as_str() {
                     "promo shop" => {
                         let previous = std::mem::replace(&mut present, next);
-                        Ok(OverrideResponse { class, ordered: present.clone(), previous })
+                        Ok(OverrideResponse { class, ordered: present.clone(), previous, max_offsite: None })
                     }
                     "payment" => Err(ApiError::keep_class(&class)),
                     _ => Err(ApiError::unknown_class(&class, ["promo shop"])),
@@ -131,12 +131,23 @@ async fn an_order_reaches_the_task_with_its_class_values_and_giver() {
     let set = daemon.client().set_override("promo shop", &order()).await.expect("taken");
     let uid = rustix::process::geteuid().as_raw();
     let ordered = Override { offsite: 0.4, reason: "new-year push".into(), uid, remaining_s: 1800 };
-    assert_eq!(set, OverrideResponse { class: "promo shop".into(), ordered: Some(ordered.clone()), previous: None });
+    assert_eq!(
+        set,
+        OverrideResponse {
+            class: "promo shop".into(),
+            ordered: Some(ordered.clone()),
+            previous: None,
+            max_offsite: None
+        }
+    );
     let pid = i32::try_from(std::process::id()).expect("a process id");
     let peer = daemon.peers.recv().await.expect("noted");
     assert_eq!((peer.uid, peer.pid), (uid, Some(pid)));
     let cleared = daemon.client().clear_override("promo shop").await.expect("taken");
-    assert_eq!(cleared, OverrideResponse { class: "promo shop".into(), ordered: None, previous: Some(ordered) });
+    assert_eq!(
+        cleared,
+        OverrideResponse { class: "promo shop".into(), ordered: None, previous: Some(ordered), max_offsite: None }
+    );
 }
 
 #[tokio::test]
@@ -255,7 +266,7 @@ async fn a_missing_socket_says_how_to_start() {
     let path = directory.path().join("none.sock");
     let error = Client::new(&path, DEADLINE).status().await.expect_err("no socket");
     let said = format!(
-        "burst is not running here: no socket at {}; start it with burst run -c FILE, or name its socket with --socket",
+        "burst is not running here: no socket at {}; start it with burst run -c FILE, or name its socket with --socket. If it ran before, what is pinned goes on shifting; burst detach removes it",
         path.display()
     );
     assert_eq!(error.to_string(), said);
@@ -275,6 +286,25 @@ async fn what_is_not_burst_is_told_apart() {
     let error = Client::new(&path, DEADLINE).status().await.expect_err("not burst");
     assert!(matches!(error, ClientError::Protocol { .. }), "{error:?}");
     answering.join().expect("answered");
+}
+
+#[tokio::test]
+async fn a_daemon_that_dies_during_a_request_is_no_other_protocol() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("dying.sock");
+    let dying = UnixListener::bind(&path).expect("bound");
+    for answer in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-", b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"] {
+        let dying = dying.try_clone().expect("the same socket");
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = dying.accept().expect("a client");
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).expect("a request");
+            stream.write_all(answer).expect("answered");
+        });
+        let error = Client::new(&path, DEADLINE).status().await.expect_err("it died");
+        assert!(matches!(error, ClientError::Broken { .. }), "{error:?}");
+        answering.join().expect("answered");
+    }
 }
 
 #[tokio::test]

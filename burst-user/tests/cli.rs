@@ -197,6 +197,10 @@ fn a_status_is_0_in_both_forms() {
     assert_eq!(out, "edge edge-a1 · active · up 1m · burst 0.1.0 · pid 4711\n");
     let (out, _) = expect(0, &["status", "--json", "--socket", daemon.socket()]);
     assert_eq!(serde_json::from_str::<Status>(&out).expect("a status"), status());
+    // The configuration knows the socket, too.
+    let named = format!("[edge]\nsocket = \"{}\"\n", daemon.socket());
+    let (_directory, path) = config(&CONFIG.replace("[edge]\n", &named));
+    expect(0, &["status", "-c", &path]);
 }
 
 #[test]

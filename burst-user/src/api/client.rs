@@ -23,7 +23,7 @@ const ANSWER: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No socket.
-    #[error("burst is not running here: no socket at {}; start it with burst run -c FILE, or name its socket with --socket", path.display())]
+    #[error("burst is not running here: no socket at {}; start it with burst run -c FILE, or name its socket with --socket. If it ran before, what is pinned goes on shifting; burst detach removes it", path.display())]
     NoSocket {
         /// Where it was looked for.
         path: PathBuf,
@@ -158,7 +158,10 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.protocol(error))?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| self.protocol(error))?;
+            let response = sender.send_request(request).await.map_err(|error| {
+                // Only what cannot be parsed is another protocol; anything else is a daemon that went away.
+                if error.is_parse() { self.protocol(error) } else { broken(error.to_string()) }
+            })?;
             let success = response.status().is_success();
             let body = Limited::new(response.into_body(), ANSWER).collect().await;
             Ok((success, body.map_err(|error| broken(error.to_string()))?.to_bytes()))

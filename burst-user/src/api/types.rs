@@ -185,6 +185,9 @@ pub struct Source {
     pub age_s: Option<f64>,
     /// Why the last reading failed; `None` when it did not.
     pub error: Option<String>,
+    /// Why the value does not count; `None` when it does, or when there is none.
+    #[serde(default)]
+    pub unused: Option<String>,
 }
 
 /// The slots of a class, both address families together.
@@ -270,6 +273,9 @@ pub struct OverrideResponse {
     pub ordered: Option<Override>,
     /// What was in force before.
     pub previous: Option<Override>,
+    /// Largest share that the class's `max_offsite_share` allows, 0–1.
+    #[serde(default)]
+    pub max_offsite: Option<f64>,
 }
 
 impl OverrideRequest {

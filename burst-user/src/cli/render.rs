@@ -64,7 +64,7 @@ fn render_slots(burst: &Burst) -> String {
         return format!("{} slots, all stable", slots.total);
     }
     let (transition, pinned) = (slots.transition, slots.pins);
-    format!("{} slots, {transition} in transition, {pinned} with pins · {} pins", slots.total, burst.pins)
+    format!("{} slots, {transition} in transition, {pinned} keep pins · {} flows pinned", slots.total, burst.pins)
 }
 
 fn render_places(burst: &Burst) -> String {
@@ -127,7 +127,13 @@ fn render_sources(sources: &[Source]) -> String {
             count(source.limit),
             source.value.map_or_else(none, |value| format!("{:.2}", value / source.limit)),
             source.age_s.map_or_else(none, |age| format!("{age:.1}s")),
-            source.error.clone().unwrap_or_else(|| "ok".to_owned()),
+            match (&source.error, &source.unused) {
+                (Some(error), _) => error.clone(),
+                (None, Some(why)) => format!("not used: {why}"),
+                // The first read has not ended.
+                (None, None) if source.value.is_none() => "no value yet".to_owned(),
+                (None, None) => "ok".to_owned(),
+            },
         ]);
     }
     table.render("  ")

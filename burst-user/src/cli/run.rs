@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::thread::CapabilitySet;
 use serde_json::json;
 
 use crate::api::{Client, ClientError};
@@ -32,16 +33,58 @@ pub struct DetachArgs {
     pub pin_dir: Option<PathBuf>,
 }
 
-/// Reads the configuration and runs the daemon with it until it is told to stop.
+/// Reads the configuration and runs the daemon with it until it is told to stop. `socket` is what the command line says,
+/// if it does: the configuration decides.
 ///
 /// # Errors
-/// When the configuration is refused, or the daemon fails.
-pub async fn run(args: &RunArgs) -> Result<(), Failure> {
+/// When the configuration is refused, a privilege is missing, or the daemon fails.
+pub async fn run(args: &RunArgs, socket: Option<&Path>) -> Result<(), Failure> {
     let loaded = config::load(&args.config)?;
     for problem in loaded.warnings.problems() {
         tracing::warn!(file = %problem.file, line = problem.line, help = problem.help, "{}", problem.message);
     }
+    let edge = &loaded.config.edge;
+    if let Some(said) = socket.filter(|said| **said != edge.socket) {
+        let (said, socket) = (said.display(), edge.socket.display());
+        tracing::warn!(%said, %socket, "--socket and BURST_SOCKET are not for the daemon: its socket is edge.socket");
+    }
+    may(effective()?)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        edge = edge.name,
+        mode = if edge.shadow { "shadow" } else { "active" },
+        config = %args.config.display(),
+        socket = %edge.socket.display(),
+        pin_dir = %edge.pin_dir.display(),
+        "starting"
+    );
     Ok(daemon::run(&loaded.config).await?)
+}
+
+/// The capabilities of this process.
+fn effective() -> Result<CapabilitySet, Failure> {
+    let sets = rustix::thread::capabilities(None);
+    let sets = sets.map_err(|error| anyhow::Error::from(error).context("cannot read the capabilities of this process"));
+    Ok(sets?.effective)
+}
+
+/// Makes sure that nothing is begun that lacks a privilege, and names each that is missing (capabilities(7)).
+fn may(effective: CapabilitySet) -> Result<(), Failure> {
+    let missing: Vec<_> = [
+        ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+        ("CAP_PERFMON", CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+    ]
+    .into_iter()
+    .filter(|(_, any)| !effective.intersects(*any))
+    .map(|(name, _)| name)
+    .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!("burst lacks {}; run as root, or give it what is missing", missing.join(", "));
+    Err(Exit::Permission.because(error))
 }
 
 /// Removes programs, links, maps and pins, and gives back the neighbours, of this network namespace.
@@ -58,14 +101,19 @@ pub async fn detach(args: &DetachArgs, socket: &Path, json: bool) -> Result<(), 
         (None, None) => (PathBuf::from(PIN_DIR), socket.to_owned()),
     };
     not_running(&socket).await?;
-    let detached = daemon::detach(&pin_dir).await?;
+    let (detached, neighbours) = daemon::detach(&pin_dir).await?;
+    if !detached.is_empty() {
+        tracing::warn!("flows that were in the cloud are not shifted any more: they end");
+    }
+    // First what was done: it is done, also when the neighbours could not be given back.
     if json {
-        return super::print_json(&json!({ "pin_dir": pin_dir, "detached": detached }));
+        super::print_json(&json!({ "pin_dir": pin_dir, "detached": detached }))?;
+    } else if detached.is_empty() {
+        super::print(&format!("burst was not attached here (its pins would be in {})\n", pin_dir.display()))?;
+    } else {
+        super::print(&detached.iter().map(|device| format!("detached from {device}\n")).collect::<String>())?;
     }
-    if detached.is_empty() {
-        return super::print(&format!("burst was not attached here (its pins would be in {})\n", pin_dir.display()));
-    }
-    super::print(&detached.iter().map(|device| format!("detached from {device}\n")).collect::<String>())
+    neighbours.map_err(|error| anyhow::Error::from(error).context("the neighbours were not given back").into())
 }
 
 /// Makes sure that no daemon answers.
@@ -82,6 +130,30 @@ async fn not_running(socket: &Path) -> Result<(), Failure> {
         Err(error) => {
             let context = "a daemon may be running; stop it before detaching";
             Err(Exit::AlreadyRunning.because(anyhow::Error::from(error).context(context)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_privilege_that_is_missing_is_named() {
+        use CapabilitySet as Has;
+        for (has, missing) in [
+            (Has::BPF | Has::PERFMON | Has::NET_ADMIN | Has::NET_RAW, None),
+            (Has::SYS_ADMIN | Has::NET_ADMIN | Has::NET_RAW, None),
+            (Has::BPF | Has::NET_ADMIN | Has::NET_RAW, Some("lacks CAP_PERFMON;")),
+            (Has::SYS_ADMIN | Has::NET_ADMIN, Some("lacks CAP_NET_RAW;")),
+            (Has::empty(), Some("lacks CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW;")),
+        ] {
+            let failure = may(has).err();
+            assert_eq!(failure.is_some(), missing.is_some(), "{has:?}: {failure:?}");
+            if let (Some(failure), Some(missing)) = (failure, missing) {
+                assert_eq!(failure.exit, Exit::Permission);
+                assert!(failure.to_string().contains(missing), "{failure}");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::Core;
 use super::observe::Snapshot;
 use crate::api::types::{self as api, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
 use crate::config::model::{Burst, Class};
+use crate::decide::trust;
 use crate::netlink::NetState;
 
 /// Too few new flows in a window to call what they did a share.
@@ -47,7 +48,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
-    Status {
+    let mut status = Status {
         version: api::VERSION,
         burst: env!("CARGO_PKG_VERSION").to_owned(),
         edge: config.edge.name.clone(),
@@ -59,7 +60,16 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         clients: clients.collect(),
         other: reasons(0),
         warnings,
-    }
+    };
+    let recent = |class: Option<usize>, reason: Reason| {
+        let (Some((before, _)), Some(now)) = (core.meter.before(), core.meter.now()) else { return 0 };
+        let id = class.map_or(0, |class| usize::from(core.publisher.ids(class).0));
+        let packets = |snapshot: &Snapshot| snapshot.class(id)[reason.number()].packets;
+        packets(now).saturating_sub(packets(before))
+    };
+    let found = super::warnings::warnings(&status, &core.decision, recent);
+    status.warnings.extend(found);
+    status
 }
 
 fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
@@ -114,6 +124,10 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
                 limit: configured.limit,
                 age_s: source.reading.map(|reading| reading.age.as_secs_f64()),
                 error: source.error,
+                unused: source
+                    .reading
+                    .and_then(|reading| trust(reading, configured).err())
+                    .map(|distrust| distrust.to_string()),
             })
             .collect(),
         ordered: core.orders.get(&index).map(|order| order.view(at - core.started)),

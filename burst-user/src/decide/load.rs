@@ -1,5 +1,6 @@
 //! Readings → one load: value ÷ limit of each source, what cannot be trusted left out, the largest of the rest.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::observation::Reading;
@@ -37,7 +38,7 @@ impl Load {
         readings: &[Option<Reading>],
         sources: &[LoadSource],
     ) -> Option<Loaded> {
-        let trusted = sources.iter().zip(readings).filter_map(|(source, reading)| trust((*reading)?, source));
+        let trusted = sources.iter().zip(readings).filter_map(|(source, reading)| trust((*reading)?, source).ok());
         let Some((value, age)) = trusted.max_by(|a, b| a.0.total_cmp(&b.0)) else {
             self.smooth = None;
             return None;
@@ -50,11 +51,43 @@ impl Load {
     }
 }
 
-/// Load and age of a reading, unless it is stale, negative, not a number or absurd.
-fn trust(reading: Reading, source: &LoadSource) -> Option<(f64, Duration)> {
+/// Why a reading is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// It is no number.
+    NotANumber,
+    /// It is below zero.
+    Negative,
+    /// It is a load that nothing can have.
+    Absurd,
+    /// It is older than three times `every`.
+    Stale,
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotANumber => f.write_str("not a number"),
+            Self::Negative => f.write_str("negative"),
+            Self::Absurd => write!(f, "absurd, more than {ABSURD} times its limit"),
+            Self::Stale => f.write_str("stale"),
+        }
+    }
+}
+
+/// Load and age of a reading; or why it does not count.
+///
+/// # Errors
+/// When it is stale, negative, not a number or absurd.
+pub fn trust(reading: Reading, source: &LoadSource) -> Result<(f64, Duration), Distrust> {
     let load = reading.value / source.limit;
-    let sane = (0.0..=ABSURD).contains(&load);
-    (sane && reading.age <= source.every.saturating_mul(STALE)).then_some((load.abs(), reading.age))
+    match load {
+        load if load.is_nan() => Err(Distrust::NotANumber),
+        load if load < 0.0 => Err(Distrust::Negative),
+        load if load > ABSURD => Err(Distrust::Absurd),
+        _ if reading.age > source.every.saturating_mul(STALE) => Err(Distrust::Stale),
+        load => Ok((load.abs(), reading.age)),
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +127,22 @@ mod tests {
             let load = Load::default().update(Duration::ZERO, &readings, &sources).map(|load| load.value);
             assert_eq!(load.map(f64::to_bits), expected.map(f64::to_bits), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_not_used_says_why() {
+        let source = source(100.0);
+        for (value, age, said) in [
+            (f64::NAN, 0, "not a number"),
+            (-1.0, 0, "negative"),
+            (f64::INFINITY, 0, "absurd, more than 1000 times its limit"),
+            (100_001.0, 0, "absurd, more than 1000 times its limit"),
+            (50.0, 751, "stale"),
+        ] {
+            let error = trust(Reading { value, age: Duration::from_millis(age) }, &source).unwrap_err();
+            assert_eq!(error.to_string(), said, "{value}");
+        }
+        assert!(trust(Reading { value: 50.0, age: Duration::from_millis(750) }, &source).is_ok());
     }
 
     #[test]
