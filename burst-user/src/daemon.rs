@@ -156,7 +156,8 @@ impl<'a> Core<'a> {
     ) -> Result<(), Error> {
         let mut net = watch.state();
         let mut ticks = interval(self.config.edge.tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // After a late tick a whole period again: a rate over less is noise.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
         let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
         start::ready();

@@ -145,11 +145,12 @@ fn share(seconds: &[Second], phase: &str) -> f64 {
     seconds[end].promotion.since(&seconds[end.saturating_sub(SETTLED)].promotion).offsite_share()
 }
 
-/// Local share that burst wanted at the end of a phase.
+/// Local share that burst wanted over the last seconds of a phase, on average.
 fn wanted(seconds: &[Second], phase: &str) -> f64 {
-    let last = seconds.iter().rfind(|second| second.phase == phase);
-    last.and_then(|second| plan::class(&second.status, SHOP.name)?["burst"]["local"]["share"]["wanted"].as_f64())
-        .unwrap_or(f64::NAN)
+    let Some(end) = seconds.iter().rposition(|second| second.phase == phase) else { return f64::NAN };
+    let window = &seconds[end.saturating_sub(SETTLED)..end];
+    let share = |second: &Second| plan::class(&second.status, SHOP.name)?["burst"]["local"]["share"]["wanted"].as_f64();
+    window.iter().filter_map(share).sum::<f64>() / window.len() as f64
 }
 
 /// Promotion connections that burst says stayed and left: openers by reason.
