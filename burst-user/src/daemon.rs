@@ -198,6 +198,7 @@ impl<'a> Core<'a> {
             ticks.reset();
             return self.tick(net);
         }
+        let net = &start::with_forwarding(self.config, net);
         self.follow(at - self.started, net);
         status::status(self, net, at)
     }
@@ -216,6 +217,7 @@ impl<'a> Core<'a> {
         let at = clock();
         self.ticked = at;
         let now = at - self.started;
+        let net = &start::with_forwarding(self.config, net);
         self.follow(now, net);
         self.orders.retain(|&class, order| {
             let stays = order.until > now;

@@ -123,6 +123,26 @@ fn a_line_that_goes_down_is_unreachable_at_once_and_new_flows_stay_until_it_is_b
 }
 
 #[test]
+fn a_device_that_forwards_no_more_keeps_new_flows_home() -> Result<()> {
+    let (topology, _local, _cloud) = testbed(Options::default())?;
+    let daemon = Daemon::start(&topology, &Settings::default())?;
+    daemon.shift(100.0)?;
+    all_at(&topology, Site::Cloud)?;
+    for version in ["ipv4", "ipv6"] {
+        let key = format!("net/{version}/conf/{DX_DEVICE}/forwarding");
+        topology.edge.sysctl(&[(&key, "0")])?;
+        until_reachable(&daemon, false)?;
+        assert_eq!(daemon.status()?.links.remove(0).why, "forwarding is off on the device (sysctl)");
+        all_at(&topology, Site::Local)?;
+        topology.edge.sysctl(&[(&key, "1")])?;
+        until_reachable(&daemon, true)?;
+        daemon.until("the shop to leave again", |shop| shop.iter().all(|burst| burst.local.share.wanted == 0.0))?;
+        all_at(&topology, Site::Cloud)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_lost_line_moves_packets_and_breaks_no_connection_where_there_is_another() -> Result<()> {
     let (topology, _local, _cloud) = testbed(Options { second_line: true, ..Options::default() })?;
     let daemon = Daemon::start(&topology, &Settings::default())?;

@@ -272,13 +272,15 @@ fn a_second_daemon_on_the_socket_is_refused_and_the_first_goes_on() -> Result<()
     let socket = topology.dir.file("burst.sock");
     assert_eq!(
         message(&said),
-        format!(
-            "burst: another burst daemon is running: it answers on {}; stop it first, or give this one another edge.socket",
-            socket.display()
-        )
+        format!("burst: another burst daemon is running: it answers on {}; stop it first", socket.display())
     );
     assert_eq!(program_on(&topology, CLIENT_DEVICE)?, before);
     assert_eq!(daemon.status()?.pid, daemon.process.pid());
+    // Nor does another socket help: the pins are what two must not share.
+    let said = refused(&topology, &config(&topology).replace("burst.sock", "other.sock"))?;
+    assert_eq!(said.code, 10, "{}", said.err);
+    assert!(message(&said).starts_with("burst: another burst daemon works with the pins in "), "{}", said.err);
+    assert_eq!(program_on(&topology, CLIENT_DEVICE)?, before);
     // Nor are programs taken away under a running daemon.
     let said = detach(&topology)?;
     assert_eq!(said.code, 10, "{}", said.err);

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -21,7 +22,7 @@ const BACKLOG: i32 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A daemon answers on it.
-    #[error("another burst daemon is running: it answers on {}; stop it first, or give this one another edge.socket", path.display())]
+    #[error("another burst daemon is running: it answers on {}; stop it first", path.display())]
     Running {
         /// The socket.
         path: PathBuf,
@@ -62,6 +63,10 @@ pub struct Socket {
     file: (u64, u64),
 }
 
+/// How often, and with which pause, another starting daemon is waited for.
+const TURNS: u32 = 50;
+const TURN: Duration = Duration::from_millis(20);
+
 impl Socket {
     /// Binds and listens, mode 0660; makes the directory it is in, removes a socket that nobody answers on. Must be
     /// called within a tokio runtime.
@@ -78,7 +83,17 @@ impl Socket {
         builder.recursive(true).mode(0o755).create(directory).map_err(failed("make the directory", directory))?;
         // Two daemons that start at once take turns here, so that neither takes the other's fresh socket for a stale one.
         let turn = File::open(directory).map_err(failed("open the directory", directory))?;
-        rustix::fs::flock(&turn, FlockOperation::LockExclusive).map_err(|e| failed("lock", directory)(e.into()))?;
+        // Whoever can open the directory can hold this lock: it is waited for, but not for ever. The lock of the pins, which
+        // is root's alone, still lets only one daemon through.
+        let busy = || rustix::fs::flock(&turn, FlockOperation::NonBlockingLockExclusive).is_err();
+        if (0..TURNS).all(|_| {
+            busy() && {
+                std::thread::sleep(TURN);
+                true
+            }
+        }) {
+            tracing::warn!(directory = %directory.display(), "somebody holds a lock on the socket's directory");
+        }
         Self::clear(path)?;
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,

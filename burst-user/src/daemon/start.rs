@@ -10,7 +10,7 @@ use super::error::Error;
 use super::publish::Publisher;
 use crate::config::model::{Affinity, Config};
 use crate::kernel::{self, Device, KernelError, Kind, Plan};
-use crate::netlink::{self, Family, NetState, Watch};
+use crate::netlink::{self, Family, NetState, Watch, Why};
 use crate::object;
 use crate::policy::compile::compile;
 use crate::policy::ids::{Ids, Names};
@@ -50,26 +50,40 @@ fn present(device: &str, ifindex: u32, what: &str) -> Result<(), KernelError> {
 
 /// Replies from a link are routed to their clients: the kernel answers the lookup only where forwarding is on.
 fn forwards(config: &Config, device: &str) -> Result<(), Error> {
+    let Some(name) = not_forwarding(config, device)? else { return Ok(()) };
+    Err(Error::Kernel(KernelError::new(
+        Kind::Device,
+        format!("net.{name}.conf.{device}.forwarding is 0: replies from the cloud could not be routed to clients"),
+        // In sysctl's names a slash stands for a dot of the device's own.
+        format!("sysctl -w net.{name}.conf.{}.forwarding=1", device.replace('.', "/")),
+    )))
+}
+
+/// The family, as sysctl names it, that a class uses and a device does not forward.
+fn not_forwarding(config: &Config, device: &str) -> Result<Option<&'static str>, netlink::Error> {
     let prefixes = || config.classes.iter().filter(|class| class.burst.is_some()).flat_map(|class| &class.rules);
-    for (family, used) in [
-        (Family::V4, prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv4()))),
-        (Family::V6, prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv6()))),
+    for (family, name, used) in [
+        (Family::V4, "ipv4", prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv4()))),
+        (Family::V6, "ipv6", prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv6()))),
     ] {
         if used && !netlink::forwarding(device, family)? {
-            let name = match family {
-                Family::V4 => "ipv4",
-                Family::V6 => "ipv6",
-            };
-            return Err(Error::Kernel(KernelError::new(
-                Kind::Device,
-                format!(
-                    "net.{name}.conf.{device}.forwarding is 0: replies from the cloud could not be routed to clients"
-                ),
-                format!("sysctl -w net.{name}.conf.{device}.forwarding=1"),
-            )));
+            return Ok(Some(name));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The state of the links as it matters: one whose device forwards no more is down, for its replies would be lost. The
+/// kernel tells nobody, so it is read each time.
+pub(super) fn with_forwarding(config: &Config, net: &NetState) -> NetState {
+    let mut net = net.clone();
+    for (link, state) in config.links.iter().zip(&mut net.links).filter(|(_, state)| state.up) {
+        // What cannot be read is taken as it was.
+        if let Ok(Some(_)) = not_forwarding(config, &link.device) {
+            (state.up, state.why) = (false, Why::ForwardingOff);
+        }
+    }
+    net
 }
 
 /// Opens or makes the pinned state, brings policy, links and endpoints up to date, and attaches.

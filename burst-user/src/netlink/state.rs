@@ -81,6 +81,8 @@ pub enum Why {
     Resolving,
     /// The next hop does not answer.
     NoAnswer,
+    /// The device does not forward: replies could not be routed to clients.
+    ForwardingOff,
 }
 
 impl Why {
@@ -98,6 +100,7 @@ impl Why {
             Self::VlanDeviceDown => "VLAN device is set down",
             Self::Resolving => "next hop is being resolved",
             Self::NoAnswer => "next hop does not answer",
+            Self::ForwardingOff => "forwarding is off on the device (sysctl)",
         }
     }
 }
