@@ -184,7 +184,7 @@ fn a_pinned_map_of_another_layout_is_refused_before_it_is_touched() -> Result<()
 #[test]
 fn a_pin_directory_that_cannot_be_used_is_refused_and_left_alone() -> Result<()> {
     let pins_text = |topology: &Topology| pin_dir(topology).display().to_string();
-    let fix = "\n  fix: start burst as root once (or let its systemd unit mount it), or set `edge.pin_dir` to a directory that \
+    let fix = "\n  fix: start burst as root once, or set `edge.pin_dir` to a directory that \
                can be written";
 
     // A file.

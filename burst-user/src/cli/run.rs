@@ -121,7 +121,7 @@ async fn not_running(socket: &Path) -> Result<(), Failure> {
     match Client::new(socket, Duration::from_secs(2)).health().await {
         Err(ClientError::NoSocket { .. } | ClientError::NotListening { .. }) => Ok(()),
         Ok(health) => Err(Exit::AlreadyRunning.because(anyhow::anyhow!(
-            "burst is running (process {}, edge {:?}); stop it first: kill {}, or systemctl stop burst",
+            "burst is running (process {}, edge {:?}); stop it first: kill {}",
             health.pid,
             health.edge,
             health.pid

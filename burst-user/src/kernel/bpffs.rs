@@ -79,7 +79,7 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
         KernelError::new(
             kind,
             format!("the pin directory {}: {what}: {error}", pin_dir.display()),
-            "start burst as root once (or let its systemd unit mount it), or set `edge.pin_dir` to a directory that can \
+            "start burst as root once, or set `edge.pin_dir` to a directory that can \
              be written",
         )
     };
