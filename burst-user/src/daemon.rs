@@ -13,6 +13,7 @@ mod status;
 mod tell;
 mod trace;
 mod warnings;
+mod weights;
 
 use std::collections::HashMap;
 use std::sync::Arc;
