@@ -25,7 +25,7 @@ pub(crate) struct Args {
 /// A half of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Half {
-    /// Pure logic; needs no privileges.
+    /// Logic, command line, netlink and load sources; the last two need root and the servers that `setup` installs.
     Host,
     /// Golden packets, namespaces, life cycle; as root.
     Root,
