@@ -11,6 +11,10 @@ pub const MODE_NONE: u8 = 0;
 pub const MODE_NEXTHOP: u8 = 1;
 /// Destination address and port are rewritten.
 pub const MODE_DNAT: u8 = 2;
+/// The packet travels inside UDP (Generic UDP Encapsulation, draft-ietf-intarea-gue, variant 0).
+pub const MODE_GUE: u8 = 3;
+/// The packet travels inside another IP packet (RFC 2003, RFC 2473, RFC 4213).
+pub const MODE_IPIP: u8 = 4;
 
 /// A port and what it becomes, both in network byte order. `from` 0 ends the list.
 #[repr(C)]
@@ -34,16 +38,24 @@ pub struct Endpoint {
     pub links: u64,
     /// Ports that are renamed; all others are preserved.
     pub ports: [PortPair; ENDPOINT_PORTS],
-    /// [`MODE_NONE`], [`MODE_NEXTHOP`], [`MODE_DNAT`].
+    /// [`MODE_NONE`], [`MODE_NEXTHOP`], [`MODE_DNAT`], [`MODE_GUE`], [`MODE_IPIP`].
     pub mode: u8,
     /// Family of `address`: 4 or 6; 0 for `nexthop`.
     pub family: u8,
     /// Class id.
     pub class: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// Largest IP packet of a client, in bytes, that fits the smallest of the endpoint's links, whichever are up, after
+    /// what a tunnel adds ([`overhead`]). What the maximum segment size of its connections is clamped to. 0: not clamped.
+    pub room: u16,
+    /// UDP destination port of `gue`, network byte order; 0 for other modes.
+    pub tunnel_port: u16,
 }
-layout!(Endpoint, size = 64, address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, pad @ 59);
+layout!(
+    Endpoint, size = 64,
+    address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, pad @ 59, room @ 60, tunnel_port @ 62,
+);
 
 impl Endpoint {
     /// Offset of [`Endpoint::links`], for userspace that publishes only this word.
@@ -62,6 +74,19 @@ impl Endpoint {
             }
         }
         port
+    }
+}
+
+/// Bytes that a mode adds in front of a packet; `family` is the endpoint's, 4 or 6.
+#[inline(always)]
+#[must_use]
+pub const fn overhead(mode: u8, family: u8) -> u16 {
+    // RFC 791, RFC 8200: 20 and 40 bytes; UDP (RFC 768) and GUE headers of 8 and 4 bytes.
+    let outer = if family == 6 { 40 } else { 20 };
+    match mode {
+        MODE_GUE => outer + 8 + 4,
+        MODE_IPIP => outer,
+        _ => 0,
     }
 }
 

@@ -12,6 +12,14 @@ pub const MAX_LINKS: usize = 64;
 pub const MAX_SLOTS: usize = 1 << 19;
 /// Slots of one class and family, at most.
 pub const MAX_CLASS_SLOTS: usize = 4096;
+/// Links on one device: a trunk has one for each VLAN.
+pub const DEVICE_LINKS: usize = 16;
+/// Destinations that do not take the cached gateway, per family.
+pub const GATEWAY_EXCEPTIONS: usize = 8;
+/// VLAN devices that replies may leave by.
+pub const MAX_VLANS: usize = 256;
+/// Bytes of the ring of events, a power of two and a multiple of the page size.
+pub const EVENT_BYTES: usize = 1 << 18;
 /// Links an endpoint spreads its flows over.
 pub const ENDPOINT_LINKS: usize = 8;
 /// Ports a `dnat` tier renames; others are preserved.

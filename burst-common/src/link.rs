@@ -4,12 +4,15 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::proof::layout;
 
-/// A row of the link table. Free, or not to be used now, when `ifindex` is 0.
+/// The routing table picks the way: the packet is rewritten and goes on to the kernel.
+pub const VIA_KERNEL: u32 = 1 << 0;
+
+/// A row of the link table: one cache line. Free, or not to be used now, when `ifindex` is 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
 pub struct Link {
     /// The first twelve bytes of a frame: destination MAC (the next hop's), source MAC (the device's). As three words
-    /// of the frame, so that they are written with three stores.
+    /// of the frame, so that they are written with three stores. Zero for [`VIA_KERNEL`].
     pub macs: [u32; 3],
     /// Device the frame leaves by (the parent of a VLAN): key of the device map. 0: the link is down.
     pub ifindex: u32,
@@ -17,10 +20,19 @@ pub struct Link {
     pub vlan: u16,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// [`VIA_KERNEL`] or nothing.
+    pub flags: u32,
+    /// Source of IPv6 tunnels over this link; zero: it carries none.
+    pub source6: [u32; 4],
+    /// Source of IPv4 tunnels over this link, as in the packet; zero: it carries none.
+    pub source4: u32,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u32; 5],
 }
-layout!(Link, size = 24, macs @ 0, ifindex @ 12, vlan @ 16, mtu @ 18, pad @ 20);
+layout!(
+    Link, size = 64,
+    macs @ 0, ifindex @ 12, vlan @ 16, mtu @ 18, flags @ 20, source6 @ 24, source4 @ 40, pad @ 44,
+);
 
 impl Link {
     /// The three words of a frame's MAC addresses.

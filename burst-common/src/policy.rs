@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::flow::{Addr4, Addr6};
-use crate::limits::{INLINE_PORTS, INLINE_PREFIXES, MAX_CLASSES, MAX_RULES};
+use crate::limits::{DEVICE_LINKS, INLINE_PORTS, INLINE_PREFIXES, MAX_CLASSES, MAX_RULES};
 use crate::proof::layout;
 
 /// A set of rules, one bit each; bit `n` is rule `n`.
@@ -178,6 +178,17 @@ pub const ROLE_CLIENT: u32 = 1 << 0;
 /// Packets that arrive on this device come from a link.
 pub const ROLE_LINK: u32 = 1 << 1;
 
+/// A link on the device of an instance, told apart from others by its VLAN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
+pub struct DeviceLink {
+    /// 802.1Q VLAN id, host byte order; 0 is untagged.
+    pub vlan: u32,
+    /// Id of the only link with this device and VLAN; 0 when there are several.
+    pub link: u32,
+}
+layout!(DeviceLink, size = 8, vlan @ 0, link @ 4);
+
 /// Everything a program instance is told when it is loaded. Immutable: a reload loads new instances.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
@@ -190,13 +201,15 @@ pub struct Policy {
     pub shadow: u32,
     /// Non-zero: the dimensions are looked up in maps, [`Policy::dims`] holds only the `any` bitmaps.
     pub large: u32,
-    /// Id of the only link of this instance's device; 0 when it has none or several.
-    pub link: u32,
+    /// One bit for each mode that an endpoint has: `1 << MODE_…` of [`crate::endpoint`].
+    pub modes: u32,
     /// MAC address of this instance's device, as the first six bytes of a frame read as words ([`mac_word`]); frames for
     /// others pass. 0: not asked.
     pub mac: u64,
     /// Rules of keep classes: the lowest bits.
     pub keep: Rules,
+    /// The links on this instance's device, one row for each VLAN; `any` is zero.
+    pub links: Table<DeviceLink, DEVICE_LINKS>,
     /// The dimensions of the rules.
     pub dims: Dimensions,
     /// Class id of each rule.
@@ -205,10 +218,42 @@ pub struct Policy {
     pub classes: [Class; MAX_CLASSES],
 }
 layout!(
-    Policy, size = 3256,
-    seed @ 0, role @ 8, shadow @ 12, large @ 16, link @ 20, mac @ 24, keep @ 32, dims @ 40, rule_class @ 2168,
-    classes @ 2232,
+    Policy, size = 3400,
+    seed @ 0, role @ 8, shadow @ 12, large @ 16, modes @ 20, mac @ 24, keep @ 32, links @ 40, dims @ 184,
+    rule_class @ 2312, classes @ 2376,
 );
+
+impl Policy {
+    /// The link that a packet with this VLAN id (host byte order, 0 is untagged) comes from: its id, 0 when several links
+    /// have this device and VLAN. `None`: it comes from no link.
+    #[inline(always)]
+    #[must_use]
+    pub fn link(&self, vlan: u16) -> Option<u32> {
+        let len = self.links.len();
+        for (index, row) in self.links.rows().iter().enumerate() {
+            if index as u32 >= len {
+                break;
+            }
+            if constant(&row.vlan) == u32::from(vlan) {
+                return Some(constant(&row.link));
+            }
+        }
+        None
+    }
+}
+
+/// The keep rules once more, compiled by themselves: what guard and sentinel consult. Frozen read-only data of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
+pub struct Guard {
+    /// Non-zero: the dimensions are looked up in maps of the guard's own, `dims` holds only the `any` bitmaps.
+    pub large: u32,
+    /// Non-zero: the sentinel stops what the kernel sends, too (`sentinel = "enforce"`).
+    pub enforce: u32,
+    /// The dimensions of the keep rules alone.
+    pub dims: Dimensions,
+}
+layout!(Guard, size = 8 + 2128, large @ 0, enforce @ 4, dims @ 8);
 
 /// A MAC address as the packet path compares it: the four and the two bytes that begin a frame, each read as a native
 /// word.

@@ -57,10 +57,12 @@ reasons! {
     Shadow = 4, Pass, "shadow";
     /// A reply from the cloud, sent on to its client.
     Returned = 5, Redirect, "returned";
+    /// Rewritten for an endpoint behind a link of `via = "kernel"`: the routing table sends it on.
+    ShiftedKernel = 6, Pass, "shifted-kernel";
 
     /// The ethertype is neither IPv4 nor IPv6.
     NotIp = 8, Pass, "not-ip";
-    /// The frame is tagged (802.1Q, 802.1ad).
+    /// More than two VLAN tags (802.1Q, 802.1ad).
     Tagged = 9, Pass, "tagged";
     /// The frame is addressed to a group (broadcast or multicast).
     Group = 10, Pass, "group";
@@ -68,17 +70,22 @@ reasons! {
     Truncated = 11, Pass, "truncated";
     /// Version or a length in the header contradicts the frame.
     BadLength = 12, Pass, "bad-length";
-    /// An IPv4 header with options.
+    /// IPv4 options that contradict themselves.
     Options = 13, Pass, "ipv4-options";
     /// A fragment, first or later.
     Fragment = 14, Pass, "fragment";
-    /// An IPv6 extension header.
+    /// An IPv6 extension header that is not understood, or too many of them.
     Extension = 15, Pass, "ipv6-extension";
-    /// Neither TCP nor UDP.
+    /// Neither TCP nor UDP nor an ICMP error about either.
     Protocol = 16, Pass, "protocol";
     /// The frame is addressed to another host: the device is promiscuous, or the switch floods. The kernel drops it
     /// (`PACKET_OTHERHOST`), unless a device stacked on this one has that MAC address.
     OtherHost = 17, Pass, "other-host";
+    /// An authentication header (RFC 4302): what it covers must not change.
+    Authenticated = 18, Pass, "authenticated";
+    /// The sender chose the route and it is not over: an IPv4 source route (RFC 791), an IPv6 routing header with segments
+    /// left (RFC 8200, section 4.4).
+    SourceRoute = 19, Pass, "source-route";
 
     /// A SYN-ACK from outside: it answers a connection the service itself opened.
     SynAck = 20, Pass, "syn-ack";
@@ -94,6 +101,12 @@ reasons! {
     Bypass = 25, Pass, "bypass";
     /// The policy or the slot table is not filled as the program expects.
     Unready = 26, Pass, "unready";
+    /// The guard found a keep tuple in a packet that was about to leave. A defect of burst, and an event.
+    Guard = 27, Pass, "guard";
+    /// Larger than the link's MTU: its sender was told (ICMP fragmentation needed, ICMPv6 Packet Too Big), with this frame.
+    TooBigAnswered = 28, Redirect, "too-big-answered";
+    /// The driver left no room in front of the frame for a tag or an outer header.
+    NoHeadroom = 29, Pass, "no-headroom";
 
     /// From a link, but not from an endpoint or a service address: the kernel's.
     NotReturn = 32, Pass, "not-return";
@@ -111,6 +124,13 @@ reasons! {
     /// A reply the routing table refuses a way (unreachable, blackhole, prohibit), or forwarding is off on the link's
     /// device.
     NoRoute = 37, Pass, "no-route";
+    /// A tunnel from an endpoint whose inner source is no service of that endpoint's class.
+    Spoofed = 38, Drop, "spoofed";
+    /// A tunnel whose outer header says "congestion experienced" and whose inner sender cannot be told (RFC 6040,
+    /// section 4.2).
+    Congested = 39, Drop, "congested";
+    /// A reply that came over a link of `via = "kernel"`, given its service's address.
+    ReturnedKernel = 40, Redirect, "returned-kernel";
 }
 
 /// What else is counted in the rows of a class, beside its verdicts: numbers no [`Reason`] has.
@@ -123,11 +143,16 @@ pub enum Note {
     PinRefused = 61,
     /// A pin decided.
     PinHit = 62,
+    /// The sentinel stopped a keep tuple on its way to a link (counted under class 0).
+    SentinelStopped = 58,
+    /// The sentinel saw a keep tuple on its way to a link and let it go (counted under class 0).
+    SentinelReported = 59,
 }
 
 impl Note {
     /// All notes.
-    pub const ALL: &[Self] = &[Self::Pinned, Self::PinRefused, Self::PinHit];
+    pub const ALL: &[Self] =
+        &[Self::SentinelStopped, Self::SentinelReported, Self::Pinned, Self::PinRefused, Self::PinHit];
 
     /// The note's row in the counters.
     #[inline(always)]
@@ -143,6 +168,8 @@ impl Note {
             Self::Pinned => "pinned",
             Self::PinRefused => "pin-refused",
             Self::PinHit => "pin-hit",
+            Self::SentinelStopped => "sentinel-stopped",
+            Self::SentinelReported => "sentinel-reported",
         }
     }
 }
@@ -176,6 +203,9 @@ mod tests {
     #[test]
     fn only_what_is_named_here_leaves_or_is_dropped() {
         let not_passed: Vec<_> = Reason::ALL.iter().filter(|r| r.action() != Action::Pass).map(|r| r.text()).collect();
-        assert_eq!(not_passed, ["shifted", "returned", "too-big"]);
+        assert_eq!(
+            not_passed,
+            ["shifted", "returned", "too-big", "too-big-answered", "spoofed", "congested", "returned-kernel"]
+        );
     }
 }

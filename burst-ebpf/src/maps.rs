@@ -5,18 +5,22 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
 use burst_common::endpoint::Endpoint;
+use burst_common::event::Event;
 use burst_common::flow::{Addr4, Addr6, TCP};
-use burst_common::limits::{MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS};
+use burst_common::gateway::{Gateway, Vlan};
+use burst_common::limits::{
+    EVENT_BYTES, MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
+};
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
-use burst_common::policy::{Policy, Rules};
+use burst_common::policy::{Guard, Policy, Rules};
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
 
@@ -25,11 +29,28 @@ use burst_common::slot::{EndpointId, Slot};
 const SHARED: usize = BPF_F_MMAPABLE as usize;
 const TRIE: usize = (aya_ebpf::bindings::BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG) as usize;
 
+/// A token bucket.
+#[repr(C)]
+pub struct Budget {
+    /// When it was last filled, in nanoseconds of the coarse clock.
+    pub filled: u64,
+    /// What is left.
+    pub tokens: u64,
+}
+
 /// Replaced by the loader, then frozen. Read through [`policy`] and `burst_common::policy::constant`.
 // SAFETY (no_mangle): no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 static POLICY: Policy = {
     // SAFETY: `Policy` is `Zeroable`; `bytemuck::zeroed` is not `const`.
+    unsafe { core::mem::zeroed() }
+};
+
+/// Replaced and frozen likewise; read through [`guard`].
+// SAFETY (no_mangle): no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+static GUARD: Guard = {
+    // SAFETY: as for `POLICY`.
     unsafe { core::mem::zeroed() }
 };
 
@@ -43,6 +64,12 @@ static LINKS: Array<Link, MAX_LINKS, SHARED> = Array::new();
 static RETURNS: Array<Return, MAX_RETURNS, SHARED> = Array::new();
 #[btf_map]
 static CONTROL: Array<Control, 1, SHARED> = Array::new();
+#[btf_map]
+static GATEWAYS: Array<Gateway, 2, SHARED> = Array::new();
+#[btf_map]
+static VLANS: HashMap<u32, Vlan, MAX_VLANS> = HashMap::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 #[btf_map]
 static PINS: HashMap<PinKey, Pin, MAX_PINS> = HashMap::new();
 #[btf_map]
@@ -73,6 +100,22 @@ static DST6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
 static SRC6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
 #[btf_map]
 static PORTS: Array<u64, { 2 << 16 }> = Array::new();
+
+// The same for a large set of keep rules: the guard shares nothing with what it guards against.
+#[btf_map]
+static KEEP_DST4: LpmTrie<[u8; 4], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static KEEP_SRC4: LpmTrie<[u8; 4], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static KEEP_DST6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static KEEP_SRC6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new();
+#[btf_map]
+static KEEP_PORTS: Array<u64, { 2 << 16 }> = Array::new();
+
+/// How many "too big" answers this CPU may still give.
+#[btf_map]
+static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
 /// The policy of this instance.
 #[inline(always)]
@@ -195,6 +238,63 @@ pub fn source6(addr: Addr6) -> Rules {
 pub fn ports(proto: u8, port: u16) -> Rules {
     let half = if proto == TCP { 0 } else { 1 << 16 };
     PORTS.get(half + u32::from(u16::from_be(port))).map_or(0, |rules| *rules)
+}
+
+/// The keep rules, as guard and sentinel have them.
+#[inline(always)]
+pub fn guard() -> &'static Guard {
+    &GUARD
+}
+
+/// Rules of the longest IPv4 prefix among the guard's destinations (`false`) or sources (`true`).
+#[inline(always)]
+pub fn keep4(source: bool, addr: Addr4) -> Rules {
+    let trie = if source { &KEEP_SRC4 } else { &KEEP_DST4 };
+    trie.get(&Key::new(32, addr.to_ne_bytes())).map_or(0, whole)
+}
+
+/// Rules of the longest IPv6 prefix among the guard's destinations (`false`) or sources (`true`).
+#[inline(always)]
+pub fn keep6(source: bool, addr: Addr6) -> Rules {
+    let trie = if source { &KEEP_SRC6 } else { &KEEP_DST6 };
+    trie.get(&Key::new(128, octets(addr))).map_or(0, whole)
+}
+
+/// The guard's rules of a protocol (TCP, else UDP) and destination port (network byte order).
+#[inline(always)]
+pub fn keep_ports(proto: u8, port: u16) -> Rules {
+    let half = if proto == TCP { 0 } else { 1 << 16 };
+    KEEP_PORTS.get(half + u32::from(u16::from_be(port))).map_or(0, |rules| *rules)
+}
+
+/// The row of a family's gateway.
+#[inline(always)]
+pub fn gateway(family: u8) -> Option<&'static Gateway> {
+    // SAFETY: as for `endpoint`; a row that is being written says that it does not count.
+    GATEWAYS.get_ptr(Gateway::row(family)).map(|row| unsafe { &*row })
+}
+
+/// Parent and tag of a VLAN device.
+#[inline(always)]
+pub fn vlan(ifindex: u32) -> Option<Vlan> {
+    // SAFETY: preallocated; a row is two words, and one that is rewritten meanwhile names devices of this host both times.
+    unsafe { VLANS.get(&ifindex) }.copied()
+}
+
+/// Reports an event; one that finds the ring full is lost, and only counted.
+#[inline(always)]
+pub fn report(event: &Event) {
+    if let Some(mut entry) = EVENTS.reserve(0) {
+        entry.write(*event);
+        // BPF_RB_FORCE_WAKEUP is not asked for: the reader polls.
+        entry.submit(0);
+    }
+}
+
+/// This CPU's budget of answers.
+#[inline(always)]
+pub fn answers() -> Option<*mut Budget> {
+    ANSWERS.get_ptr_mut(0)
 }
 
 #[inline(always)]

@@ -91,7 +91,7 @@ fn send_home<A: Family>(
         return kernel(packet, frame, &changed, Reason::ReturnElsewhere);
     }
     apply::hop_as(packet, frame, Link::macs(fib.dmac, fib.smac), &changed).ok_or(Reason::Truncated)?;
-    count_in(constant(&policy.link), endpoint, account);
+    count_in(policy.link(0).unwrap_or(0), endpoint, account);
     Ok(Reason::Returned)
 }
 

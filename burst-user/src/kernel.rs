@@ -18,7 +18,7 @@ pub use attach::{Attached, Attachment};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
 pub use install::{Device, Installation, Plan, detach, install};
-pub use load::{Instance, load};
+pub use load::{Instance, Told, load};
 pub use mapped::Mapped;
 pub use maps::{ClassCounters, Maps};
 pub use pins::PinTable;

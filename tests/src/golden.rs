@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
-use burst::kernel::{self, Installation, Instance, Maps, Plan};
+use burst::kernel::{self, Installation, Instance, Maps, Plan, Told};
 use burst::policy::compile::{Compiled, compile};
 use burst::policy::ids::{Ids, Names};
 use burst::{config, object};
@@ -24,6 +24,7 @@ use burst_common::flow::{Flow, addr4, addr6};
 use burst_common::limits::MAX_CLASS_SLOTS;
 use burst_common::link::Link;
 use burst_common::pin::{Pin, PinKey};
+use burst_common::policy::{DeviceLink, ROLE_LINK, Table};
 use burst_common::slot::Slot;
 
 use crate::dir::RunDir;
@@ -136,7 +137,8 @@ impl Bed {
     fn link_up(&mut self, name: &str, device: &str, mtu: u16) -> Result<()> {
         let (_, mac, next_hop, _) =
             DEVICES.into_iter().find(|row| row.0 == device).with_context(|| format!("no device {device} here"))?;
-        let row = Link { macs: Link::macs(next_hop, mac), ifindex: self.indices[device], vlan: 0, mtu, pad: 0 };
+        let macs = Link::macs(next_hop, mac);
+        let row = Link { macs, ifindex: self.indices[device], mtu, ..bytemuck::Zeroable::zeroed() };
         self.maps().set_link(self.link(name), &row);
         for endpoint in &self.compiled.endpoints {
             let mut row = endpoint.row;
@@ -262,12 +264,22 @@ impl Bed {
     pub fn run_split(&mut self, entry: Entry, frame: &[u8], linear: usize, devices: &[&str]) -> Result<Outcome> {
         if !self.instances.contains_key(&entry) {
             let mut policy = self.compiled.policy;
-            (policy.role, policy.link) = (entry.role, entry.link);
+            policy.role = entry.role;
+            if entry.role & ROLE_LINK != 0 {
+                let row = DeviceLink { vlan: 0, link: entry.link };
+                policy.links = Table::new(0, &[row]).map_err(|_| anyhow!("one row fits"))?;
+            }
             let own = DEVICES.iter().find(|(device, ..)| *device == entry.device);
             policy.mac = own.map_or(0, |(_, mac, ..)| burst_common::policy::mac_word(*mac));
             let (maps_dir, cpus) = (self.pin_dir.join("maps"), cpus()?);
-            let large = self.compiled.large.as_ref();
-            self.instances.insert(entry, kernel::load(object::get()?, &maps_dir, cpus, &policy, large, false)?);
+            let told = Told {
+                policy: &policy,
+                large: self.compiled.large.as_ref(),
+                guard: &self.compiled.guard,
+                guard_large: self.compiled.guard_large.as_ref(),
+                trace: false,
+            };
+            self.instances.insert(entry, kernel::load(object::get()?, &maps_dir, cpus, &told)?);
         }
         let instance = self.instances.get_mut(&entry).context("it was just loaded")?;
         // struct xdp_md (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use burst::config::model::XdpMode;
 use burst::kernel::{self, Attached, Device, KernelError, Kind, Plan};
 use burst::object;
+use burst::policy::compile::Compiled;
 use burst_tests::dir::RunDir;
 use burst_tests::foreign::{ARRAY, Layout, pass, pin_map};
 use burst_tests::link::{End, veth};
@@ -46,14 +47,23 @@ impl Host {
                 ifindex: self.edge.ifindex(name)?,
                 mac: [0; 6],
                 client: false,
-                links: vec![1],
+                links: vec![(1, 0)],
             })
         };
         let devices = devices.iter().map(device).collect::<Result<Vec<_>>>()?;
         let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode, trace: false };
         self.edge.run(|| {
             let mut installation = kernel::install(&plan, SEED)?;
-            let (attached, _) = installation.attach(&plan, &bytemuck::Zeroable::zeroed(), None, &devices)?;
+            let nothing = Compiled {
+                policy: bytemuck::Zeroable::zeroed(),
+                large: None,
+                guard: bytemuck::Zeroable::zeroed(),
+                guard_large: None,
+                returns: Vec::new(),
+                endpoints: Vec::new(),
+                rules: Vec::new(),
+            };
+            let (attached, _) = installation.attach(&plan, &nothing, &devices)?;
             Ok(attached.into_iter().map(|attachment| attachment.attached).collect())
         })
     }

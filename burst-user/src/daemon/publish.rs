@@ -170,8 +170,7 @@ impl<'a> Publisher<'a> {
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
         let devices = start::devices(self.config, &self.links, net);
-        let (attached, mut instances) =
-            self.installation.attach(&self.plan, &self.compiled.policy, self.compiled.large.as_ref(), &devices)?;
+        let (attached, mut instances) = self.installation.attach(&self.plan, &self.compiled, &devices)?;
         if self.plan.trace {
             self.trace.follow(&mut instances);
         }
@@ -226,7 +225,8 @@ impl<'a> Publisher<'a> {
                 continue;
             };
             let macs = LinkRow::macs(next_hop, state.device_mac);
-            let row = LinkRow { macs, ifindex: state.ifindex, vlan: 0, mtu: state.mtu, pad: 0 };
+            let vlan = link.vlan.unwrap_or(0);
+            let row = LinkRow { macs, ifindex: state.ifindex, vlan, mtu: state.mtu, ..bytemuck::Zeroable::zeroed() };
             if maps.link(id) != row {
                 tracing::info!(link = link.name, next_hop = crate::api::types::mac(next_hop), "link up");
                 maps.set_link(id, &row);

@@ -120,8 +120,10 @@ pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetStat
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, client.mac, None));
     let links = config.links.iter().zip(&net.links);
-    let links =
-        links.map(|(link, state)| (&link.device, state.ifindex, state.device_mac, ids.get(&link.name).copied()));
+    let links = links.map(|(link, state)| {
+        let way = ids.get(&link.name).map(|&id| (id, link.vlan.unwrap_or(0)));
+        (&link.device, state.ifindex, state.device_mac, way)
+    });
     for (name, ifindex, mac, link) in clients.chain(links) {
         let device = devices.entry(name.clone()).or_insert_with(|| Device {
             name: name.clone(),
@@ -131,7 +133,7 @@ pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetStat
             links: Vec::new(),
         });
         match link {
-            Some(id) => device.links.push(id),
+            Some(way) => device.links.push(way),
             None => device.client = true,
         }
     }

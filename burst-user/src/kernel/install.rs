@@ -4,17 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burst_common::limits::DEVICE_LINKS;
 use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
-use burst_common::policy::{Policy, ROLE_CLIENT, ROLE_LINK, mac_word};
+use burst_common::policy::{DeviceLink, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
 
 use super::attach::{self, Attachment};
 use super::bpffs::{self, links_dir, maps_dir};
 use super::error::{KernelError, Kind};
 use super::layout;
-use super::load::{Instance, load};
+use super::load::{Instance, Told, load};
 use super::maps::Maps;
 use crate::config::model::XdpMode;
-use crate::policy::dimensions::Large;
+use crate::policy::compile::Compiled;
 
 /// A device to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Device {
     pub mac: [u8; 6],
     /// Whether client traffic arrives on it.
     pub client: bool,
-    /// Ids of the links on it.
-    pub links: Vec<u8>,
+    /// Ids of the links on it, and their VLANs (0 is untagged).
+    pub links: Vec<(u8, u16)>,
 }
 
 /// What to install.
@@ -67,7 +68,9 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
         .map_err(|(path, error)| KernelError::new(Kind::Other, format!("{path}: {error}"), "is /sys mounted?"))?;
     layout::check(plan.object, &maps_dir, cpus)?;
     // An instance that does nothing makes the maps that are missing.
-    load(plan.object, &maps_dir, cpus, &bytemuck::Zeroable::zeroed(), None, false)?;
+    let (policy, guard) = (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
+    let nothing = Told { policy: &policy, large: None, guard: &guard, guard_large: None, trace: false };
+    load(plan.object, &maps_dir, cpus, &nothing)?;
     let mut maps = Maps::open(&maps_dir, cpus)?;
     let adopted = match maps.check_stamp(plan.pin_dir)? {
         Some(meta) if meta.seed != seed => {
@@ -120,6 +123,24 @@ const fn attach_mode(mode: XdpMode) -> u8 {
     }
 }
 
+/// The links of a device as its instance is told: one row for each VLAN, with the link if it is the only one there.
+fn device_links(device: &Device) -> Result<Table<DeviceLink, DEVICE_LINKS>, KernelError> {
+    let mut rows: Vec<DeviceLink> = Vec::new();
+    for &(id, vlan) in &device.links {
+        match rows.iter_mut().find(|row| row.vlan == u32::from(vlan)) {
+            Some(row) => row.link = 0,
+            None => rows.push(DeviceLink { vlan: vlan.into(), link: id.into() }),
+        }
+    }
+    Table::new(0, &rows).map_err(|TooMany { rows, limit }| {
+        KernelError::new(
+            Kind::Unsupported,
+            format!("{}: links on {rows} VLANs; at most {limit} are possible on one device", device.name),
+            "spread the links over several devices",
+        )
+    })
+}
+
 impl Installation {
     /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
     /// shifted before its reply finds the way back. Detaches devices that are no longer configured, and removes the
@@ -133,8 +154,7 @@ impl Installation {
     pub fn attach(
         &mut self,
         plan: &Plan<'_>,
-        policy: &Policy,
-        large: Option<&Large>,
+        compiled: &Compiled,
         devices: &[Device],
     ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
         let maps_dir = maps_dir(&self.pin_dir);
@@ -142,15 +162,19 @@ impl Installation {
         // All are loaded before any is attached: a refusal by the verifier changes nothing.
         let mut loaded = Vec::new();
         for device in devices {
-            let mut policy = *policy;
+            let mut policy = compiled.policy;
             policy.role =
                 if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
             policy.mac = mac_word(device.mac);
-            policy.link = match device.links[..] {
-                [only] => u32::from(only),
-                _ => 0,
+            policy.links = device_links(device)?;
+            let told = Told {
+                policy: &policy,
+                large: compiled.large.as_ref(),
+                guard: &compiled.guard,
+                guard_large: compiled.guard_large.as_ref(),
+                trace: plan.trace,
             };
-            loaded.push((device, load(plan.object, &maps_dir, self.cpus, &policy, large, plan.trace)?));
+            loaded.push((device, load(plan.object, &maps_dir, self.cpus, &told)?));
         }
         loaded.sort_by_key(|(device, _)| device.client);
         for (device, _) in &loaded {

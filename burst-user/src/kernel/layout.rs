@@ -9,7 +9,8 @@ use aya_obj::generated::bpf_devmap_val;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
 use burst_common::endpoint::Endpoint;
-use burst_common::limits::{MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS};
+use burst_common::gateway::{Gateway, Vlan};
+use burst_common::limits::{EVENT_BYTES, MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
@@ -42,23 +43,40 @@ const fn counters(name: &'static str, rows: usize) -> Shared {
 }
 
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [Shared; 12] = [
+pub(super) const SHARED: [Shared; 15] = [
     map::<u32, Slot>("SLOTS", MAX_SLOTS),
     map::<u32, Endpoint>("ENDPOINTS", MAX_ENDPOINTS),
     map::<u32, Link>("LINKS", MAX_LINKS),
     map::<u32, Return>("RETURNS", MAX_RETURNS),
     map::<u32, Control>("CONTROL", 1),
+    map::<u32, Gateway>("GATEWAYS", 2),
+    map::<u32, Vlan>("VLANS", MAX_VLANS),
     map::<PinKey, Pin>("PINS", MAX_PINS),
     map::<u32, bpf_devmap_val>("DEVICES", MAX_LINKS),
     map::<u32, Meta>("META", 1),
     map::<u32, Name>("NAMES_OF", NAMES),
+    Shared { name: "EVENTS", key: 0, value: 0, entries: EVENT_BYTES as u32, per_cpu: false },
     counters("CLASS_COUNT", CLASS_ROWS),
     counters("ENDPOINT_COUNT", ENDPOINT_ROWS),
     counters("LINK_COUNT", LINK_ROWS),
 ];
 
 /// Maps of one instance alone, never pinned: policy, read-only data and the log.
-const OWN: [&str; 7] = ["DST4", "SRC4", "DST6", "SRC6", "PORTS", "AYA_LOGS", ".rodata"];
+const OWN: [&str; 13] = [
+    "DST4",
+    "SRC4",
+    "DST6",
+    "SRC6",
+    "PORTS",
+    "KEEP_DST4",
+    "KEEP_SRC4",
+    "KEEP_DST6",
+    "KEEP_SRC6",
+    "KEEP_PORTS",
+    "ANSWERS",
+    "AYA_LOGS",
+    ".rodata",
+];
 
 /// Set by the kernel on every device map (kernel/bpf/devmap.c, `__dev_map_alloc_node`): programs cannot write it.
 const DEVMAP_FLAG: u32 = aya_obj::generated::BPF_F_RDONLY_PROG;

@@ -6,7 +6,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, MapData};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use burst_common::policy::Policy;
+use burst_common::policy::{Guard, Policy};
 
 use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
 use super::layout::SHARED;
@@ -33,22 +33,30 @@ impl Instance {
     }
 }
 
-/// Loads an instance with `policy` whose shared maps are those pinned in `maps_dir` (made there if absent). `trace`
-/// leaves per-packet logging in the program.
+/// What an instance is told: frozen before it sees a packet.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// Its policy, with role, MAC address and links of its device.
+    pub policy: &'a Policy,
+    /// The rows of its maps, when the policy does not fit inline.
+    pub large: Option<&'a Large>,
+    /// What guard and sentinel consult.
+    pub guard: &'a Guard,
+    /// The rows of the guard's maps, when it does not fit inline.
+    pub guard_large: Option<&'a Large>,
+    /// Leave per-packet logging in the program.
+    pub trace: bool,
+}
+
+/// Loads an instance whose shared maps are those pinned in `maps_dir` (made there if absent).
 ///
 /// # Errors
 /// When the verifier or the kernel refuses, with the verifier's words.
-pub fn load(
-    object: &[u8],
-    maps_dir: &Path,
-    cpus: usize,
-    policy: &Policy,
-    large: Option<&Large>,
-    trace: bool,
-) -> Result<Instance, KernelError> {
-    let level: u8 = if trace { 3 } else { 0 };
+pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
+    let level: u8 = if told.trace { 3 } else { 0 };
     let mut loader = EbpfLoader::new();
-    loader.override_global("POLICY", bytemuck::bytes_of(policy), true);
+    loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
+    loader.override_global("GUARD", bytemuck::bytes_of(told.guard), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
     for shared in &SHARED {
         loader.map_pin_path(shared.name, maps_dir.join(shared.name));
@@ -56,12 +64,16 @@ pub fn load(
             loader.map_max_entries(shared.name, entries);
         }
     }
-    for (name, rows) in tables(large) {
-        loader.map_max_entries(name, rows.max(1) as u32);
+    for (names, large) in [(POLICY_MAPS, told.large), (GUARD_MAPS, told.guard_large)] {
+        for (name, rows) in tables(names, large) {
+            loader.map_max_entries(name, rows.max(1) as u32);
+        }
     }
     let mut ebpf = loader.load(object).map_err(|error| refused("loading the BPF object", &error))?;
-    if let Some(large) = large {
-        fill(&mut ebpf, large).map_err(|error| refused("filling the policy maps", &error))?;
+    for (names, large) in [(POLICY_MAPS, told.large), (GUARD_MAPS, told.guard_large)] {
+        if let Some(large) = large {
+            fill(&mut ebpf, names, large).map_err(|error| refused("filling the policy maps", &error))?;
+        }
     }
     freeze(&mut ebpf)?;
     let program: &mut Xdp = ebpf
@@ -75,36 +87,43 @@ pub fn load(
     Ok(Instance { ebpf })
 }
 
-/// The maps of large policies and the entries they need; one where the policy is matched inline.
-fn tables(large: Option<&Large>) -> [(&'static str, usize); 5] {
+/// Names of the maps of one large set of rules: IPv4 destinations and sources, IPv6 likewise, ports.
+type Names = [&'static str; 5];
+/// Those of the policy.
+const POLICY_MAPS: Names = ["DST4", "SRC4", "DST6", "SRC6", "PORTS"];
+/// Those of the guard.
+const GUARD_MAPS: Names = ["KEEP_DST4", "KEEP_SRC4", "KEEP_DST6", "KEEP_SRC6", "KEEP_PORTS"];
+
+/// The maps and the entries they need; one where the rules are matched inline.
+fn tables([dst4, src4, dst6, src6, ports]: Names, large: Option<&Large>) -> [(&'static str, usize); 5] {
     let rows = |pick: fn(&Large) -> usize| large.map_or(0, pick);
     [
-        ("DST4", rows(|l| l.dst4.len())),
-        ("SRC4", rows(|l| l.src4.len())),
-        ("DST6", rows(|l| l.dst6.len())),
-        ("SRC6", rows(|l| l.src6.len())),
-        ("PORTS", if large.is_some() { 2 << 16 } else { 1 }),
+        (dst4, rows(|l| l.dst4.len())),
+        (src4, rows(|l| l.src4.len())),
+        (dst6, rows(|l| l.dst6.len())),
+        (src6, rows(|l| l.src6.len())),
+        (ports, if large.is_some() { 2 << 16 } else { 1 }),
     ]
 }
 
-fn fill(ebpf: &mut Ebpf, large: &Large) -> Result<(), aya::maps::MapError> {
-    for (name, rows) in [("DST4", &large.dst4), ("SRC4", &large.src4)] {
+fn fill(ebpf: &mut Ebpf, [dst4, src4, dst6, src6, ports]: Names, large: &Large) -> Result<(), aya::maps::MapError> {
+    for (name, rows) in [(dst4, &large.dst4), (src4, &large.src4)] {
         let mut trie: LpmTrie<&mut MapData, [u8; 4], [u32; 2]> = ebpf.map_mut(name).expect(name).try_into()?;
         for (prefix, rules) in rows {
             let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
             trie.insert(&key, halves(*rules), 0)?;
         }
     }
-    for (name, rows) in [("DST6", &large.dst6), ("SRC6", &large.src6)] {
+    for (name, rows) in [(dst6, &large.dst6), (src6, &large.src6)] {
         let mut trie: LpmTrie<&mut MapData, [u8; 16], [u32; 2]> = ebpf.map_mut(name).expect(name).try_into()?;
         for (prefix, rules) in rows {
             let key = Key::new(u32::from(prefix.prefix_len()), prefix.network().octets());
             trie.insert(&key, halves(*rules), 0)?;
         }
     }
-    let mut ports: Array<&mut MapData, u64> = ebpf.map_mut("PORTS").expect("PORTS").try_into()?;
+    let mut bitmaps: Array<&mut MapData, u64> = ebpf.map_mut(ports).expect(ports).try_into()?;
     for &(index, rules) in &large.ports {
-        ports.set(index, rules, 0)?;
+        bitmaps.set(index, rules, 0)?;
     }
     Ok(())
 }
@@ -120,7 +139,7 @@ fn freeze(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for (name, map) in ebpf.maps() {
         let data = match map {
             aya::maps::Map::LpmTrie(data) => data,
-            aya::maps::Map::Array(data) if name == "PORTS" => data,
+            aya::maps::Map::Array(data) if [POLICY_MAPS[4], GUARD_MAPS[4]].contains(&name) => data,
             _ => continue,
         };
         sys::freeze(data.fd().as_fd()).map_err(|error| KernelError::os(format!("freezing the map {name}"), &error))?;

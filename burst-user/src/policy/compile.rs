@@ -4,7 +4,7 @@ use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_NEXTHOP, PortPair, link_t
 use burst_common::flow::wide;
 use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
-use burst_common::policy::{self, BY_CLIENT, KEEP, NEXTHOP, Policy};
+use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy};
 use burst_common::returns::Return;
 use burst_common::slot::{self, EndpointId};
 use bytemuck::Zeroable;
@@ -22,6 +22,10 @@ pub struct Compiled {
     pub policy: Policy,
     /// The rows of the maps, when the policy does not fit inline.
     pub large: Option<Large>,
+    /// What guard and sentinel consult: the keep rules, compiled by themselves.
+    pub guard: Guard,
+    /// The rows of the guard's maps, when the keep rules do not fit inline.
+    pub guard_large: Option<Large>,
     /// Rows of the return table that are in use, by number; all others are free.
     pub returns: Vec<(usize, Return)>,
     /// Endpoints, in the order of the file.
@@ -136,6 +140,9 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
         }
     };
 
+    let (guard, guard_large) =
+        guard(numbered.iter().filter(|(class, ..)| class.burst.is_none()).map(|(_, _, rule)| *rule));
+
     let mut endpoints = Vec::new();
     let mut returns = ReturnTable::default();
     for class in &config.classes {
@@ -153,7 +160,20 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
     }
     let rules =
         numbered.iter().map(|(class, index, _)| RuleName { class: class.name.clone(), index: *index }).collect();
-    Ok(Compiled { policy, large, returns: returns.into_rows(), endpoints, rules })
+    for endpoint in &endpoints {
+        policy.modes |= 1 << endpoint.row.mode;
+    }
+    Ok(Compiled { policy, large, guard, guard_large, returns: returns.into_rows(), endpoints, rules })
+}
+
+/// The keep rules, compiled by themselves; at most 64.
+#[must_use]
+pub fn guard<'a>(keep: impl IntoIterator<Item = &'a Rule>) -> (Guard, Option<Large>) {
+    let rows = Rows::new(keep);
+    match rows.inline() {
+        Ok(dims) => (Guard { dims, ..Guard::zeroed() }, None),
+        Err(_) => (Guard { large: 1, dims: rows.any_only(), ..Guard::zeroed() }, Some(rows.large())),
+    }
 }
 
 /// All rules in the order of their bits: those of keep classes first, else as in the file.
