@@ -22,6 +22,8 @@ mod place;
 #[cfg(target_arch = "bpf")]
 mod rewrite;
 #[cfg(target_arch = "bpf")]
+mod guard;
+#[cfg(target_arch = "bpf")]
 mod apply;
 #[cfg(target_arch = "bpf")]
 mod forward;
