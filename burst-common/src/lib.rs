@@ -28,5 +28,6 @@ pub mod checksum;
 pub mod reason;
 pub mod counter;
 pub mod event;
+pub mod report;
 pub mod control;
 pub mod meta;

@@ -6,7 +6,7 @@ use burst_common::slot::EndpointId;
 
 use crate::maps;
 
-/// What is known of a packet when its verdict is counted.
+/// What is known of a packet when its verdict is counted. What only reports read costs nothing where there are none.
 pub struct Account {
     /// Class id; 0 for none.
     pub class: u32,
@@ -14,15 +14,23 @@ pub struct Account {
     pub bytes: u32,
     /// Whether it opens a flow.
     pub opener: bool,
-    /// Where it was placed.
+    /// Number of the rule that decided, plus one; 0 for none.
+    pub rule: u32,
+    /// Index of the slot that was asked, plus one; 0 for none.
+    pub slot: u32,
+    /// Where it was placed, or which endpoint answered.
     pub endpoint: EndpointId,
+    /// Link id; 0 for none.
+    pub link: u32,
+    /// Device it is to leave by; 0 for none.
+    pub device: u32,
 }
 
 impl Account {
     /// A packet of no class.
     #[inline(always)]
     pub fn new(bytes: u32) -> Self {
-        Self { class: 0, bytes, opener: false, endpoint: 0 }
+        Self { class: 0, bytes, opener: false, rule: 0, slot: 0, endpoint: 0, link: 0, device: 0 }
     }
 }
 

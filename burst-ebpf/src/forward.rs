@@ -26,7 +26,7 @@ pub fn forward<A: Family>(packet: &Packet, frame: &Frame<A>, account: &mut Accou
 fn shift<A: Family>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -> Result<Reason, Reason> {
     let policy = maps::policy();
     let matched = classify(policy, &frame.flow).ok_or(Reason::NoMatch)?;
-    account.class = matched.class;
+    (account.class, account.rule) = (matched.class, matched.rule + 1);
     account.opener = frame.flow.opens();
     if matched.keep {
         return Err(Reason::Keep);
@@ -39,7 +39,7 @@ fn shift<A: Family>(packet: &Packet, frame: &Frame<A>, account: &mut Account) ->
     }
     let class = &policy.classes[matched.class as usize];
     let placed = place(policy, matched.class, class, &frame.flow)?;
-    account.endpoint = placed.endpoint;
+    (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
     if placed.endpoint == LOCAL {
         return Err(Reason::Local);
     }
@@ -53,6 +53,7 @@ fn shift<A: Family>(packet: &Packet, frame: &Frame<A>, account: &mut Account) ->
     let id = link_at(table, hash::link(placed.hash));
     let link = maps::link(id).ok_or(Reason::NoLink)?;
     let ifindex = link.ifindex;
+    (account.link, account.device) = (u32::from(id), ifindex);
     if id == 0 || ifindex == 0 {
         return Err(Reason::NoLink);
     }

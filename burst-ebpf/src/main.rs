@@ -31,13 +31,14 @@ mod forward;
 mod reply;
 #[cfg(target_arch = "bpf")]
 mod count;
+#[cfg(target_arch = "bpf")]
+mod report;
 
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use aya_log_ebpf::info;
     use burst_common::policy::{ROLE_CLIENT, ROLE_LINK, constant};
     use burst_common::reason::{Action, Reason};
 
@@ -45,18 +46,36 @@ mod program {
     use crate::count::{self, Account};
     use crate::packet::Packet;
     use crate::parse::{self, Frame, Parsed};
-    use crate::{forward, maps, reply};
+    use crate::{forward, maps, reply, report};
 
     /// Entry for client and link devices; what the device is, the instance knows from its policy.
     #[xdp(frags)]
     #[inline(always)]
     pub fn burst(ctx: XdpContext) -> u32 {
-        let packet = Packet::new(&ctx);
+        judge::<false>(&ctx)
+    }
+
+    /// The same, and it reports what became of each packet: for instances that carry no traffic but are asked, and for
+    /// those that are traced. An entry of its own, so that what nobody reads costs `burst` nothing, not even a register.
+    #[xdp(frags)]
+    #[inline(always)]
+    pub fn burst_reporting(ctx: XdpContext) -> u32 {
+        judge::<true>(&ctx)
+    }
+
+    #[inline(always)]
+    fn judge<const REPORT: bool>(ctx: &XdpContext) -> u32 {
+        let packet = Packet::new(ctx);
         let mut account = Account::new(packet.linear_len());
         let reason = match parse::parse(&packet) {
-            Ok(Parsed::V4(frame)) => travel(&ctx, &packet, &frame, &mut account),
-            Ok(Parsed::V6(frame)) => travel(&ctx, &packet, &frame, &mut account),
-            Err(reason) => reason,
+            Ok(Parsed::V4(frame)) => travel::<REPORT, _>(ctx, &packet, &frame, &mut account),
+            Ok(Parsed::V6(frame)) => travel::<REPORT, _>(ctx, &packet, &frame, &mut account),
+            Err(reason) => {
+                if REPORT {
+                    report::unread(&account, reason);
+                }
+                reason
+            }
         };
         count::verdict(&account, reason);
         match reason.action() {
@@ -69,7 +88,12 @@ mod program {
     /// Chooses the direction: a reply from the cloud if the device carries a link and the source says so, else a
     /// packet from a client.
     #[inline(always)]
-    fn travel<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, account: &mut Account) -> Reason {
+    fn travel<const REPORT: bool, A: Family>(
+        ctx: &XdpContext,
+        packet: &Packet,
+        frame: &Frame<A>,
+        account: &mut Account,
+    ) -> Reason {
         let role = constant(&maps::policy().role);
         account.bytes = frame.bytes;
         let mut reason = Reason::NotReturn;
@@ -79,44 +103,10 @@ mod program {
         if role & ROLE_CLIENT != 0 && matches!(reason, Reason::NotReturn) {
             reason = forward::forward(packet, frame, account);
         }
-        log(ctx, frame, account, reason);
+        if REPORT {
+            report::verdict(ctx, frame, account, reason);
+        }
         reason
-    }
-
-    /// Logs a packet of a class. The level is a load-time constant: off, the verifier removes all of this.
-    #[inline(always)]
-    fn log<A: Family>(ctx: &XdpContext, frame: &Frame<A>, account: &Account, reason: Reason) {
-        if account.class == 0 {
-            return;
-        }
-        let flow = &frame.flow;
-        if A::FAMILY == 4 {
-            let (src, dst) = (u32::from_be(flow.src.wide()[0]), u32::from_be(flow.dst.wide()[0]));
-            info!(
-                ctx,
-                "class {} {:i}:{} > {:i}:{} endpoint {} reason {}",
-                account.class,
-                src,
-                u16::from_be(flow.src_port),
-                dst,
-                u16::from_be(flow.dst_port),
-                account.endpoint,
-                reason.number() as u32
-            );
-        } else {
-            let (src, dst): ([u8; 16], [u8; 16]) = (bytemuck::cast(flow.src.wide()), bytemuck::cast(flow.dst.wide()));
-            info!(
-                ctx,
-                "class {} [{:i}]:{} > [{:i}]:{} endpoint {} reason {}",
-                account.class,
-                src,
-                u16::from_be(flow.src_port),
-                dst,
-                u16::from_be(flow.dst_port),
-                account.endpoint,
-                reason.number() as u32
-            );
-        }
     }
 
     /// A reachable panic is a program the verifier refuses: this loop never ends.

@@ -21,6 +21,7 @@ use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
 use burst_common::policy::{Guard, Policy, Rules};
+use burst_common::report::Report;
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
 
@@ -87,6 +88,10 @@ static ENDPOINT_COUNT: Array<Counter, ENDPOINT_ROWS, SHARED> = Array::new();
 #[btf_map]
 static LINK_COUNT: Array<Counter, LINK_ROWS, SHARED> = Array::new();
 
+// Of this instance alone: what it reports of the last packet, if it does.
+#[btf_map]
+static REPORT: Array<Report, 1, SHARED> = Array::new();
+
 // Large policies; of this instance alone, filled and frozen before it is attached. A `Rules` word as two halves: the
 // trie keeps values behind the address, which aligns them to four bytes only. PORTS is frozen but not BPF_F_RDONLY_PROG: the
 // verifier would then read it ahead of time, which it cannot do in an array of more than one entry (ENOTSUPP).
@@ -121,6 +126,12 @@ static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[inline(always)]
 pub fn policy() -> &'static Policy {
     &POLICY
+}
+
+/// The row in which the last packet is reported.
+#[inline(always)]
+pub fn reported() -> Option<*mut Report> {
+    REPORT.get_ptr_mut(0)
 }
 
 /// A slot word, by one load.

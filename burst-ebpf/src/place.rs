@@ -18,6 +18,8 @@ const EEXIST: i32 = -17;
 pub struct Placed {
     /// The endpoint.
     pub endpoint: EndpointId,
+    /// Index of its slot.
+    pub slot: u32,
     /// The flow's hash, for the choice of the link.
     pub hash: u64,
 }
@@ -29,8 +31,9 @@ pub fn place<A: Family>(policy: &Policy, id: u32, class: &Class, flow: &Flow<A>)
     let selector =
         if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
     let base = if A::FAMILY == 4 { constant(&class.base4) } else { constant(&class.base6) };
-    let slot = maps::slot(base + hash::slot(selector, constant(&class.mask))).ok_or(Reason::Unready)?;
-    let endpoint = match by_slot(slot, flow.opens()) {
+    let slot = base + hash::slot(selector, constant(&class.mask));
+    let word = maps::slot(slot).ok_or(Reason::Unready)?;
+    let endpoint = match by_slot(word, flow.opens()) {
         Placement::Slot(endpoint) => endpoint,
         Placement::Ask(miss) => {
             let epoch = maps::control().ok_or(Reason::Unready)?.epoch;
@@ -56,5 +59,5 @@ pub fn place<A: Family>(policy: &Policy, id: u32, class: &Class, flow: &Flow<A>)
             }
         }
     };
-    Ok(Placed { endpoint, hash })
+    Ok(Placed { endpoint, slot, hash })
 }

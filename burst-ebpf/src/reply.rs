@@ -71,6 +71,8 @@ fn send_home<A: Family>(
     // SAFETY: all-zero is a valid value of this plain C structure.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     let reason = route(ctx, frame, &changed, &mut fib);
+    account.link = policy.link(0).unwrap_or(0);
+    (account.endpoint, account.device) = (endpoint, fib.ifindex);
     if let Err(stays @ (Reason::ToHost | Reason::NoRoute)) = reason {
         // The answer to a probe, or nothing the kernel would forward: nothing of it changes, and it is no class's.
         account.class = 0;
@@ -91,7 +93,7 @@ fn send_home<A: Family>(
         return kernel(packet, frame, &changed, Reason::ReturnElsewhere);
     }
     apply::hop_as(packet, frame, Link::macs(fib.dmac, fib.smac), &changed).ok_or(Reason::Truncated)?;
-    count_in(policy.link(0).unwrap_or(0), endpoint, account);
+    count_in(account.link, endpoint, account);
     Ok(Reason::Returned)
 }
 

@@ -61,8 +61,9 @@ pub(super) const SHARED: [Shared; 15] = [
     counters("LINK_COUNT", LINK_ROWS),
 ];
 
-/// Maps of one instance alone, never pinned: policy, read-only data and the log.
-const OWN: [&str; 13] = [
+/// Maps of one instance alone, never pinned: what it reports, policy, read-only data and the log.
+const OWN: [&str; 14] = [
+    "REPORT",
     "DST4",
     "SRC4",
     "DST6",

@@ -16,7 +16,13 @@ use crate::policy::dimensions::Large;
 /// A loaded program with its maps; not attached.
 pub struct Instance {
     ebpf: Ebpf,
+    entry: &'static str,
 }
+
+/// The program of instances that carry traffic.
+const ENTRY: &str = "burst";
+/// The same program, which reports what became of each packet.
+const REPORTING: &str = "burst_reporting";
 
 impl Instance {
     /// The XDP program.
@@ -24,7 +30,7 @@ impl Instance {
     /// # Panics
     /// Never: `load` has checked that it is there.
     pub fn program(&mut self) -> &mut Xdp {
-        self.ebpf.program_mut("burst").and_then(|program| program.try_into().ok()).expect("`load` found the program")
+        self.ebpf.program_mut(self.entry).and_then(|program| program.try_into().ok()).expect("`load` found the program")
     }
 
     /// The object, for its log map.
@@ -53,7 +59,7 @@ pub struct Told<'a> {
 /// # Errors
 /// When the verifier or the kernel refuses, with the verifier's words.
 pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    let level: u8 = if told.trace { 3 } else { 0 };
+    let (level, entry): (u8, _) = if told.trace { (3, REPORTING) } else { (0, ENTRY) };
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
     loader.override_global("GUARD", bytemuck::bytes_of(told.guard), true);
@@ -77,14 +83,14 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
     }
     freeze(&mut ebpf)?;
     let program: &mut Xdp = ebpf
-        .program_mut("burst")
+        .program_mut(entry)
         .ok_or_else(|| {
-            KernelError::new(Kind::Other, "the built-in BPF object has no program `burst`", "rebuild burst")
+            KernelError::new(Kind::Other, format!("the built-in BPF object has no program `{entry}`"), "rebuild burst")
         })?
         .try_into()
-        .map_err(|error: ProgramError| refused("the program `burst`", &error))?;
+        .map_err(|error: ProgramError| refused(&format!("the program `{entry}`"), &error))?;
     program.load().map_err(|error| refused("loading the XDP program", &error))?;
-    Ok(Instance { ebpf })
+    Ok(Instance { ebpf, entry })
 }
 
 /// Names of the maps of one large set of rules: IPv4 destinations and sources, IPv6 likewise, ports.
