@@ -5,6 +5,7 @@
 
 mod adopt;
 mod error;
+mod links;
 mod observe;
 mod publish;
 mod returns;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use burst::config::model::{Affinity, LoadKind};
+use burst::config::model::{Affinity, LoadKind, Mode, Sentinel};
 use burst::config::{ConfigError, load, parse};
 use burst::policy::compile::compile;
 use burst::policy::ids::{Ids, Names};
@@ -17,6 +17,10 @@ mod keys;
 mod meaning;
 #[path = "bad_configs/values.rs"]
 mod values;
+#[path = "bad_configs/ways.rs"]
+mod ways;
+
+use ways::TUNNEL;
 
 /// What is tried; replacements in [`GOOD`], each of the first place; what is said of it: `line:column: severity: message`,
 /// and behind ` / ` the help.
@@ -88,13 +92,9 @@ fn changed(name: &str, changes: &[(&str, &str)]) -> String {
     })
 }
 
-/// What is said of the good configuration itself: its tag, its bandwidth and its UDP rule are for a later version.
-const STANDING: [&str; 4] = [
-    "this version writes no VLAN tags",
-    "does not act on `bandwidth`",
-    "does not act on `state_dir`",
-    "this version counts no UDP packet",
-];
+/// What is said of the good configuration itself: its bandwidth and its UDP rule are for a later version.
+const STANDING: [&str; 3] =
+    ["does not act on `bandwidth`", "does not act on `state_dir`", "this version counts no UDP packet"];
 
 /// What is said of `text` beyond [`STANDING`]: nothing when it is taken without another warning.
 fn said(text: &str) -> (bool, Vec<String>) {
@@ -114,7 +114,16 @@ fn said(text: &str) -> (bool, Vec<String>) {
 #[test]
 fn bad_configurations_are_refused_with_place_reason_and_fix() {
     let mut wrong = String::new();
-    let groups = [keys::SYNTAX, keys::KEYS, values::VALUES, meaning::RULES, meaning::NAMES, meaning::ENDPOINTS];
+    let groups = [
+        keys::SYNTAX,
+        keys::KEYS,
+        values::VALUES,
+        meaning::RULES,
+        meaning::NAMES,
+        meaning::ENDPOINTS,
+        ways::WAYS,
+        ways::TUNNELS,
+    ];
     for (name, changes, expected) in groups.into_iter().flatten() {
         let (taken, said) = said(&changed(name, changes));
         if taken || said != *expected {
@@ -133,6 +142,39 @@ fn the_good_configuration_and_its_good_neighbours_are_taken_in_silence() {
             &[("mtu = 8500", "mtu = 1280"), (r#"device = "eth2""#, "device = \"eth2\"\nmtu = 9216")],
         ),
         ("a link on the clients' device, behind a VLAN", &[(r#"device = "eth1""#, r#"device = "eth0""#)]),
+        (
+            "a link on the clients' device, for dnat",
+            &[
+                ("device = \"eth1\"\nvlan = 101", "device = \"eth0\""),
+                ("mode = \"nexthop\"", "mode = \"dnat\"\nendpoints = [\"10.20.0.30\"]"),
+            ],
+        ),
+        (
+            "a way that the routing table picks",
+            &[
+                ("vlan = 101\nnext_hop = \"10.64.0.1\"", "via = \"kernel\"\nfallback = true"),
+                (r#"device = "eth1""#, r#"device = "wg0""#),
+            ],
+        ),
+        (
+            "tunnels with the least room that IPv6 needs",
+            &[
+                ("mode = \"dnat\"", "mode = \"gue\"\nport = 9000"),
+                ("ports = { 80 = 8080, 443 = 8443 }\n", ""),
+                ("mtu = 8500", "mtu = 1332\nsource = [\"10.64.0.2\", \"2001:db8:64::2\"]"),
+                ("links = [\"dx-1\", \"dx-2\"]", "links = [\"dx-1\"]"),
+            ],
+        ),
+        (
+            "tunnels of IPv4 alone over the smallest link, from and to whole prefixes",
+            &[
+                ("\"203.0.113.30/32\"", "\"203.0.113.32/28\""),
+                ("name = \"flat\"\nmode = \"nexthop\"\nlinks = [\"dx-2\"]", TUNNEL),
+                ("mtu = 8500", "mtu = 1280\nsource = [\"10.64.0.2\", \"2001:db8:64::2\"]"),
+            ],
+        ),
+        ("a link that stands in for others", &[("mtu = 8500", "fallback = true")]),
+        ("a source that no tier needs", &[("mtu = 8500", "source = [\"10.64.0.2\"]")]),
         ("two links on one device with two routers", &[(r#"device = "eth2""#, "device = \"eth1\"\nvlan = 101")]),
         ("a router with a link-local address", &[(r#""10.64.1.1""#, r#""fe80::1""#)]),
         ("a name of 40 letters", &[(r#"name = "reserved""#, r#"name = "rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr""#)]),
@@ -219,20 +261,6 @@ fn what_this_version_does_not_act_on_is_taken_with_a_warning() {
             ],
         ),
         (
-            "a link that the kernel picks, beside another",
-            &[("next_hop = \"10.64.0.1\"", "via = \"kernel\"\nfallback = true")],
-            &[
-                "12:7: warning: link `dx-1` is left out: ways that the routing table picks are not supported by this version / tiers that name it use their other links",
-            ],
-        ),
-        (
-            "a link that stands in for others",
-            &[("mtu = 8500", "fallback = true")],
-            &[
-                "13:12: warning: link `dx-1` is left out: links that only stand in for others are not supported by this version / tiers that name it use their other links",
-            ],
-        ),
-        (
             "a query beside a capacity",
             &[(
                 QUIZ,
@@ -283,7 +311,6 @@ fn what_a_later_version_is_for_is_said_where_it_stands() {
     assert_eq!(
         said,
         [
-            (11, "link `dx-1`: this version writes no VLAN tags, and `burst run` will refuse it".to_owned()),
             (14, "this version does not act on `bandwidth`: no share is bounded by what a link carries".to_owned()),
             (45, "class `quiz`: this version counts no UDP packet as the start of a flow".to_owned()),
         ]
@@ -291,10 +318,27 @@ fn what_a_later_version_is_for_is_said_where_it_stands() {
 }
 
 #[test]
-fn links_that_are_left_out_are_in_no_tier() {
-    let config = parse(&changed("kernel", &[("next_hop = \"10.64.0.1\"", "via = \"kernel\"")]), "f").unwrap().config;
-    assert_eq!(config.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["dx-2"]);
-    assert_eq!(config.classes[1].burst.as_ref().unwrap().tiers[0].links, ["dx-2"]);
+fn ways_and_tunnels_are_what_the_file_says() {
+    let text = changed(
+        "ways",
+        &[
+            ("mtu = 8500", "mtu = 8500\nfallback = true\nsource = [\"2001:db8:64::2\", \"10.64.0.2\"]"),
+            ("device = \"eth2\"\nnext_hop = \"10.64.1.1\"", "device = \"wg0\"\nvia = \"kernel\"\nmtu = 1420"),
+            ("name = \"flat\"\nmode = \"nexthop\"\nlinks = [\"dx-2\"]", TUNNEL),
+            ("seed =", "sentinel = \"enforce\"\nseed ="),
+        ],
+    );
+    let config = parse(&text, "f").unwrap_or_else(|refused| panic!("{refused}")).config;
+    let [dx1, dx2] = &config.links[..] else { panic!("two links") };
+    assert_eq!((dx1.fallback, dx1.vlan, dx1.next_hop.is_some()), (true, Some(101), true));
+    assert_eq!((dx1.source4, dx1.source6), ("10.64.0.2".parse().ok(), "2001:db8:64::2".parse().ok()));
+    assert_eq!((dx2.next_hop, dx2.device.as_str(), dx2.mtu, dx2.fallback), (None, "wg0", 1420, false));
+    assert_eq!((dx2.source4, dx2.source6, config.edge.sentinel), (None, None, Sentinel::Enforce));
+    let [promo, quiz] = [1, 2].map(|n| config.classes[n].burst.as_ref().unwrap().tiers[0].clone());
+    assert_eq!((promo.mode, promo.port, quiz.mode, quiz.port), (Mode::Dnat, None, Mode::Gue, Some(6080)));
+    assert_eq!(quiz.endpoints.len(), 2, "of a family the class does not have, too");
+    assert_eq!(config.edge.sentinel, Sentinel::Enforce);
+    assert_eq!(parse(GOOD, "f").unwrap().config.edge.sentinel, Sentinel::Report, "unless the file says so");
 }
 
 #[test]
@@ -369,9 +413,7 @@ fn the_example_is_taken_and_says_what_is_not_acted_on() {
     let said: Vec<_> = loaded.warnings.problems().into_iter().map(|problem| problem.message).collect();
     let starts = [
         "this version does not act on `sentinel`",
-        "link `dx-seoul-1`: this version writes no VLAN tags",
         "this version does not act on `bandwidth`",
-        "link `vpn` is left out",
         "the load source is left out",
         "this version does not act on `health`",
         "this version does not act on `price`",

@@ -120,8 +120,11 @@ fn link(next_hop: &str) -> Link {
         name: "dx-1".into(),
         device: "eth1".into(),
         vlan: None,
-        next_hop: address(next_hop),
+        next_hop: Some(address(next_hop)),
         mtu: 8500,
+        fallback: false,
+        source4: None,
+        source6: None,
         out_bps: None,
         in_bps: None,
     }

@@ -12,7 +12,7 @@ use burst::policy::dimensions::{Rows, port_index};
 use burst::policy::ids::{Ids, Names};
 use burst::policy::matcher::Matcher;
 use burst_common::classify::Matched;
-use burst_common::endpoint::{MODE_DNAT, MODE_NEXTHOP, link_table};
+use burst_common::endpoint::{MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_table};
 use burst_common::flow::{TCP, UDP, wide};
 use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP};
 use burst_common::returns::{ReturnKey, proto};
@@ -242,6 +242,7 @@ fn burst_class() -> Burst {
             mode: Mode::Nexthop,
             endpoints: Vec::new(),
             ports: Vec::new(),
+            port: None,
             links: vec!["dx-1".to_owned()],
             capacity: 1.0,
         }],
@@ -339,4 +340,84 @@ fn random_policies_match_often_and_come_in_both_forms() {
     }
     assert!((20..180).contains(&large), "{large} of 200 are large");
     assert!(matched > 100 && kept > 100 && missed > 100, "{matched} matched, {kept} kept, {missed} missed");
+}
+
+/// Two tunnel tiers over three links, one of which only stands in for the others; no prefix is a single address.
+const TUNNELS: &str = r#"
+version = 1
+edge = { name = "edge-a1", client = ["eth0"], seed = "s", sentinel = "enforce" }
+link = [
+  { name = "dx-1", device = "eth1", vlan = 101, next_hop = "fe80::1", mtu = 8500, source = ["10.64.0.2", "2001:db8:64::2"] },
+  { name = "dx-2", device = "eth2", next_hop = "10.64.1.1", source = ["10.64.1.2", "2001:db8:65::2"], fallback = true },
+  { name = "dx-3", device = "eth2", vlan = 7, next_hop = "10.64.2.1", mtu = 9000, source = ["2001:db8:66::2"] },
+]
+
+[class.promo]
+match = [{ dst = ["203.0.113.16/28", "2001:db8:113::/64"], proto = "tcp", ports = [443] }]
+when_full = "local"
+local = { capacity = "1k flows/s" }
+
+[[class.promo.tier]]
+name = "reserved"
+mode = "gue"
+endpoints = ["10.20.0.10", "2001:db8:c::10"]
+links = ["dx-2", "dx-1"]
+capacity = "20k flows/s"
+
+[[class.promo.tier]]
+name = "elastic"
+mode = "ipip"
+endpoints = ["2001:db8:c::11"]
+links = ["dx-1", "dx-3"]
+capacity = "20k flows/s"
+"#;
+
+#[test]
+fn tunnels_are_given_their_rows_and_known_by_their_far_end() {
+    let text = TUNNELS.replace(
+        "[[class.promo.tier]]\nname = \"reserved\"\nmode = \"gue\"",
+        "[[class.promo.tier]]\nname = \"reserved\"\nmode = \"gue\"\nport = 6081",
+    );
+    let (compiled, ids) = compiled(&parse(&text, "test").unwrap_or_else(|refused| panic!("{refused}")).config);
+    assert_eq!((compiled.guard.enforce, compiled.policy.modes), (1, 1 << MODE_GUE | 1 << MODE_IPIP));
+    let [four, six, elastic] = &compiled.endpoints[..] else { panic!("three endpoints") };
+    // What the smallest link carries (dx-2: 1500; dx-1: 8500), less IPv4 or IPv6, UDP and GUE headers.
+    let row = |end: &burst::policy::compile::CompiledEndpoint| {
+        (end.row.mode, end.row.family, end.row.room, end.row.tunnel_port)
+    };
+    assert_eq!(row(four), (MODE_GUE, 4, 1500 - 20 - 8 - 4, 6081u16.to_be()));
+    assert_eq!(row(six), (MODE_GUE, 6, 1500 - 40 - 8 - 4, 6081u16.to_be()));
+    assert_eq!(row(elastic), (MODE_IPIP, 6, 8500 - 40, 0));
+    assert_eq!(six.row.address, wide(ip("2001:db8:c::10")));
+    assert!(compiled.endpoints.iter().all(|end| end.takes(4) && end.takes(6)), "whatever the outer packet is");
+    assert_eq!(
+        elastic.room(|link| if link == ids.links["dx-3"] { 1400 } else { 8500 }),
+        1360,
+        "a device may carry less"
+    );
+
+    let (dx1, dx2) = (ids.links["dx-1"], ids.links["dx-2"]);
+    assert_eq!((&four.links[..], &four.fallback[..]), (&[dx2, dx1][..], &[dx2][..]));
+    assert_eq!(four.links_word(|_| true), link_table(&[dx1]), "what stands in waits");
+    assert_eq!(four.links_word(|link| link == dx2), link_table(&[dx2]), "until it is needed");
+    assert_eq!(four.links_word(|_| false), 0);
+
+    let rows: BTreeMap<_, _> = compiled.returns.iter().copied().collect();
+    assert_eq!(rows.len(), 3, "one for each far end, whatever the services");
+    for (end, family) in [(four, 4), (six, 6), (elastic, 6)] {
+        let key = ReturnKey { address: end.row.address, port: 0, proto: proto(family, 4) };
+        let found = key.rows().find_map(|row| rows.get(&row).filter(|row| row.answers(&key))).expect("a row");
+        assert_eq!((found.service, found.service_port), ([0; 4], 0));
+        assert_eq!((found.class, found.endpoint), (ids.classes["promo"], end.id));
+    }
+}
+
+#[test]
+fn room_and_families_of_the_other_modes() {
+    let (compiled, _) = compiled(&config());
+    let [four, six, flat] = &compiled.endpoints[..] else { panic!("three endpoints") };
+    assert!([four, six, flat].iter().all(|end| end.row.room == 1500 && end.row.tunnel_port == 0));
+    let takes = |end: &burst::policy::compile::CompiledEndpoint| (end.takes(4), end.takes(6));
+    assert_eq!([four, six, flat].map(takes), [(true, false), (false, true), (true, true)]);
+    assert_eq!(compiled.guard.enforce, 0);
 }

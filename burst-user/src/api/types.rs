@@ -210,8 +210,8 @@ pub struct Link {
     pub device: String,
     /// Its VLAN id.
     pub vlan: Option<u16>,
-    /// Address of its next hop.
-    pub next_hop: std::net::IpAddr,
+    /// Address of its next hop; `None` where the routing table picks the way.
+    pub next_hop: Option<std::net::IpAddr>,
     /// MAC address of its next hop, `aa:bb:cc:dd:ee:ff`, while it is known.
     pub mac: Option<String>,
     /// Whether packets can be sent now.
@@ -220,6 +220,12 @@ pub struct Link {
     pub why: String,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether it is used only where no other link of an endpoint is up.
+    #[serde(default)]
+    pub fallback: bool,
+    /// Addresses that tunnels over it come from.
+    #[serde(default)]
+    pub source: Vec<std::net::IpAddr>,
     /// To the cloud, since the maps were made.
     pub out: Traffic,
     /// From the cloud, since the maps were made.

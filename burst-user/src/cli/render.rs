@@ -173,7 +173,18 @@ fn render_links(links: &[Link]) -> String {
         let state = state(link.up, &link.why);
         table.row([link.name.clone(), device, rate(&link.out), rate(&link.back), out, back, state]);
         let mac = link.mac.as_deref().unwrap_or("no MAC address");
-        table.note(format!("  next hop {} ({mac}), mtu {}", link.next_hop, link.mtu));
+        let mut note = match link.next_hop {
+            Some(next_hop) => format!("  next hop {next_hop} ({mac}), mtu {}", link.mtu),
+            None => format!("  the routing table picks the way, mtu {}", link.mtu),
+        };
+        if !link.source.is_empty() {
+            let sources: Vec<_> = link.source.iter().map(ToString::to_string).collect();
+            note += &format!(", tunnels from {}", sources.join(" and "));
+        }
+        if link.fallback {
+            note += ", only while no other link is up";
+        }
+        table.note(note);
     }
     table.render("")
 }

@@ -1,7 +1,7 @@
 //! The validated configuration: what the rest of the program works with. Every value here was checked; nothing here
 //! refers to the text it came from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub struct Config {
     /// This host.
     pub edge: Edge,
-    /// Ways to the cloud that this version can use, in the order of the file: at least one. Names are unique.
+    /// Ways to the cloud, in the order of the file. Names are unique.
     pub links: Vec<Link>,
     /// Classes, in the order of the file: at least one. Names are unique.
     pub classes: Vec<Class>,
@@ -43,6 +43,17 @@ pub struct Edge {
     pub tick: Duration,
     /// Log each packet of a class that comes from a client, through aya-log. Default false.
     pub trace: bool,
+    /// What is done with a kept tuple that the kernel itself sends to a link. Default report.
+    pub sentinel: Sentinel,
+}
+
+/// What is done with a kept tuple that the kernel itself sends to a link. What burst sends is always stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sentinel {
+    /// It is reported and goes on.
+    Report,
+    /// It is reported and dropped.
+    Enforce,
 }
 
 /// What SIGTERM does.
@@ -68,14 +79,20 @@ pub enum XdpMode {
 pub struct Link {
     /// Name.
     pub name: String,
-    /// Device the next hop is behind; of a VLAN, the parent.
+    /// Device the next hop is behind; of a VLAN, the parent. Without a next hop, the device the routing table sends by.
     pub device: String,
-    /// 802.1Q VLAN id, 1–4094.
+    /// 802.1Q VLAN id, 1–4094. Only with a next hop.
     pub vlan: Option<u16>,
-    /// Address of the Direct Connect router on `device`.
-    pub next_hop: IpAddr,
+    /// Address of the Direct Connect router on `device`; `None` for `via = "kernel"`: the routing table picks the way.
+    pub next_hop: Option<IpAddr>,
     /// Largest IP packet in bytes, 1280–9216. Default 1500.
     pub mtu: u16,
+    /// Used only where no other link of an endpoint is up. Default false.
+    pub fallback: bool,
+    /// Source of IPv4 tunnels over it. Only with a next hop.
+    pub source4: Option<Ipv4Addr>,
+    /// Source of IPv6 tunnels over it. Only with a next hop.
+    pub source6: Option<Ipv6Addr>,
     /// Bits per second towards the cloud; `None` when not given.
     pub out_bps: Option<u64>,
     /// Bits per second from the cloud; `None` when not given.
@@ -223,11 +240,13 @@ pub struct Tier {
     pub name: String,
     /// How a packet is rewritten.
     pub mode: Mode,
-    /// Addresses; empty for `nexthop`, at least one otherwise.
+    /// Addresses; empty for `nexthop`, at least one otherwise. Of tunnels, where the outer packet goes.
     pub endpoints: Vec<IpAddr>,
-    /// (service port, endpoint port); unnamed ports are preserved. At most eight.
+    /// (service port, endpoint port); unnamed ports are preserved. At most eight, only for `dnat`.
     pub ports: Vec<(u16, u16)>,
-    /// Names of its links that this version can use: one to eight, each once.
+    /// UDP port that `gue` sends to; `None` for other modes. Default 6080.
+    pub port: Option<u16>,
+    /// Names of its links: one to eight, each once.
     pub links: Vec<String>,
     /// New flows per second that the whole tier can take.
     pub capacity: f64,
@@ -240,6 +259,29 @@ pub enum Mode {
     Nexthop,
     /// Destination address and port.
     Dnat,
+    /// Inside UDP, by Generic UDP Encapsulation.
+    Gue,
+    /// Inside another IP packet.
+    Ipip,
+}
+
+impl Mode {
+    /// Whether a packet travels whole inside another one.
+    #[must_use]
+    pub const fn tunnels(self) -> bool {
+        matches!(self, Self::Gue | Self::Ipip)
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nexthop => "nexthop",
+            Self::Dnat => "dnat",
+            Self::Gue => "gue",
+            Self::Ipip => "ipip",
+        }
+    }
 }
 
 impl Tier {
@@ -248,7 +290,9 @@ impl Tier {
     pub fn endpoint_names(&self) -> Vec<String> {
         match self.mode {
             Mode::Nexthop => vec![self.name.clone()],
-            Mode::Dnat => self.endpoints.iter().map(|address| format!("{}/{address}", self.name)).collect(),
+            Mode::Dnat | Mode::Gue | Mode::Ipip => {
+                self.endpoints.iter().map(|address| format!("{}/{address}", self.name)).collect()
+            }
         }
     }
 }

@@ -26,16 +26,15 @@ pub(super) struct Edge {
 /// `[[link]]`.
 pub(super) struct Link {
     pub(super) name: At<String>,
-    /// `None`: this version cannot use it, and a warning said so.
-    pub(super) way: Option<Way>,
-}
-
-/// What is needed to use a link.
-pub(super) struct Way {
     pub(super) device: At<String>,
-    pub(super) vlan: Option<u16>,
-    pub(super) next_hop: At<IpAddr>,
-    pub(super) mtu: u16,
+    pub(super) vlan: Option<At<u16>>,
+    /// `None`: `via = "kernel"`.
+    pub(super) next_hop: Option<At<IpAddr>>,
+    /// Where none is written, its place is the name's.
+    pub(super) mtu: At<u16>,
+    pub(super) fallback: bool,
+    /// At most one of each family.
+    pub(super) source: Vec<At<IpAddr>>,
     pub(super) out_bps: Option<u64>,
     pub(super) in_bps: Option<u64>,
 }
@@ -69,10 +68,12 @@ pub(super) struct Burst {
 /// `[[class.NAME.tier]]`.
 pub(super) struct Tier {
     pub(super) name: At<String>,
-    pub(super) mode: model::Mode,
+    pub(super) mode: At<model::Mode>,
     pub(super) endpoints: Vec<At<IpAddr>>,
     /// (service port, endpoint port).
     pub(super) ports: Vec<(At<u16>, At<u16>)>,
+    /// UDP port of `gue`; where none is written, its place is the mode's. `None` for other modes.
+    pub(super) port: Option<At<u16>>,
     pub(super) links: At<Vec<At<String>>>,
     pub(super) capacity: f64,
 }

@@ -7,15 +7,16 @@ mod class;
 mod load;
 mod tier;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostic, Span};
 use super::leaf::{self, Leaf};
-use super::model::{self, OnExit, XdpMode};
-use super::raw::{Edge, File, Link, Way};
-use super::read::Table;
+use super::model::{self, OnExit, Sentinel, XdpMode};
+use super::raw::{Edge, File, Link};
+use super::read::{At, Table};
 use super::units::{self, Complaint};
 
 /// Reads a whole file; `None` when something needed is missing or wrong, which was reported.
@@ -57,7 +58,9 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
     }
     let seed = table.req("seed", "seed = \"one-string-for-all-edges\"", leaf::words);
     let shadow = table.opt("mode", leaf::keyword(&[("active", Some(false)), ("shadow", Some(true))]));
-    if let Some(sentinel) = table.opt("sentinel", leaf::keyword(&[("report", Some(())), ("enforce", None)])) {
+    let sentinel = [("report", Some(Sentinel::Report)), ("enforce", Some(Sentinel::Enforce))];
+    let sentinel = table.opt("sentinel", leaf::keyword(&sentinel));
+    if let Some(sentinel) = &sentinel {
         not_acted_on(&table, sentinel.span, "sentinel", "what the kernel itself sends to a link is not watched");
     }
     let pin_dir = table.opt("pin_dir", leaf::path);
@@ -87,6 +90,7 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
             xdp: xdp.map_or(XdpMode::Native, |at| at.value),
             tick: tick.map_or(Duration::from_millis(250), |at| at.value),
             trace: trace.is_some_and(|at| at.value),
+            sentinel: sentinel.map_or(Sentinel::Report, |at| at.value),
         },
         client,
     })
@@ -115,47 +119,73 @@ fn link(mut table: Table<'_>) -> Option<Link> {
         }
         None => (None, None),
     };
-    let unusable = match (&via, fallback.filter(|at| at.value)) {
-        (Some(via), _) => Some((via.span, "ways that the routing table picks are")),
-        (None, Some(fallback)) => Some((fallback.span, "links that only stand in for others are")),
-        (None, None) => None,
-    };
-    let next_hop = if via.is_some() {
-        if let Some(span) = table.key("next_hop") {
-            let error = Diagnostic::error(span, format!("{} has a `next_hop` and `via = \"kernel\"`", table.what));
-            table.sink.push(error.help("remove one of them"));
+    let kernel = via.is_some();
+    let next_hop = if kernel {
+        for (key, why) in [
+            ("next_hop", "the routing table knows it"),
+            ("vlan", "name the VLAN device itself as `device`"),
+            ("source", "tunnels are not sent over such a link"),
+        ] {
+            if let Some(span) = table.key(key) {
+                let error = Diagnostic::error(span, format!("{} has `{key}` and `via = \"kernel\"`", table.what));
+                table.sink.push(error.help(format!("remove one of them: {why}")));
+            }
         }
         None
     } else {
         table.req("next_hop", "next_hop = \"10.64.0.1\"", next_hop)
     };
-    if let Some((span, what)) = unusable {
-        let warning =
-            Diagnostic::warning(span, format!("{} is left out: {what} not supported by this version", table.what));
-        table.sink.push(warning.help("tiers that name it use their other links"));
-    }
-    if let Some(vlan) = vlan.as_ref().filter(|_| unusable.is_none()) {
-        let message = format!("{}: this version writes no VLAN tags, and `burst run` will refuse it", table.what);
-        table.sink.push(Diagnostic::warning(vlan.span, message).help("give the link a device of its own"));
-    }
+    let source = if kernel { Some(Vec::new()) } else { source(&mut table) };
     table.finish();
-    let (name, device) = (name?, device?);
-    if unusable.is_some() {
-        return Some(Link { name, way: None });
-    }
-    let way = Way {
-        device,
-        vlan: vlan.map(|at| at.value as u16),
-        next_hop: next_hop?,
-        mtu: mtu.map_or(1500, |at| at.value as u16),
+    let name = name?;
+    let mtu = mtu.map_or(At { value: 1500, span: name.span }, |at| At { value: at.value as u16, span: at.span });
+    Some(Link {
+        name,
+        device: device?,
+        vlan: vlan.filter(|_| !kernel).map(|at| At { value: at.value as u16, span: at.span }),
+        next_hop: if kernel { None } else { Some(next_hop?) },
+        mtu,
+        fallback: fallback.is_some_and(|at| at.value),
+        source: source?,
         out_bps,
         in_bps,
-    };
-    Some(Link { name, way: Some(way) })
+    })
+}
+
+/// `source`: the addresses that tunnels come from, one of a family at most.
+fn source(table: &mut Table<'_>) -> Option<Vec<At<IpAddr>>> {
+    if table.key("source").is_none() {
+        return Some(Vec::new());
+    }
+    let list = table.list("source", tunnel_source)?;
+    if list.is_empty() {
+        let error = Diagnostic::error(list.span, "source: an empty list is no address");
+        table.sink.push(error.help("leave `source` out, or name an address of this host"));
+    }
+    for (n, source) in list.iter().enumerate() {
+        if let Some(first) = list[..n].iter().find(|first| first.is_ipv4() == source.is_ipv4()) {
+            let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
+            let error = Diagnostic::error(source.span, format!("source: a second {family} address, {}", source.value));
+            table.sink.push(error.other(first.span, "the first").help("name one address of each family at most"));
+        }
+    }
+    Some(list.value)
+}
+
+/// An address that tunnels come from: one host's, and not of one line alone.
+fn tunnel_source(value: &DeValue<'_>) -> Leaf<IpAddr> {
+    let address = leaf::text(units::address)(value)?;
+    match not_routed(address).or_else(|| special(address)) {
+        Some(what) => Err(Complaint::new(
+            format!("`{address}` is {what}, and no tunnel could come back to it"),
+            "write an address of this host that the cloud has a route to, such as \"10.64.0.2\"",
+        )),
+        None => Ok(address),
+    }
 }
 
 /// The address of a router: one host's.
-fn next_hop(value: &DeValue<'_>) -> Leaf<std::net::IpAddr> {
+fn next_hop(value: &DeValue<'_>) -> Leaf<IpAddr> {
     let address = leaf::text(units::address)(value)?;
     match special(address) {
         Some(what) => Err(Complaint::new(
@@ -167,8 +197,7 @@ fn next_hop(value: &DeValue<'_>) -> Leaf<std::net::IpAddr> {
 }
 
 /// What keeps an address from being one host's on another machine.
-fn special(address: std::net::IpAddr) -> Option<&'static str> {
-    use std::net::IpAddr;
+fn special(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
         _ if address.is_multicast() => Some("a multicast address"),
@@ -177,6 +206,14 @@ fn special(address: std::net::IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("of 0.0.0.0/8, which names no other host"),
         // Where the return table keeps IPv4 addresses; IETF reserves it (RFC 4291, section 2.4).
         IpAddr::V6(v6) if v6.octets()[0] == 0 => Some("of ::/8, which is reserved"),
+        _ => None,
+    }
+}
+
+/// What keeps an address from being reached from beyond the line it is on.
+fn not_routed(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
         _ => None,
     }
 }

@@ -1,18 +1,21 @@
 //! What the parts of a configuration mean together: names, capacities, ways; then the model.
 //!
-//! Rules are compared in [`rules`], endpoints and what comes back from them in [`endpoints`].
+//! Rules are compared in [`rules`], endpoints and what comes back from them in [`endpoints`], modes and the links they go
+//! over in [`tunnels`].
 
 mod endpoints;
 mod rules;
+mod tunnels;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use burst_common::flow::UDP;
-use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_RULES};
+use burst_common::limits::{DEVICE_LINKS, MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_RULES};
 
 use super::diagnostics::{Diagnostic, Span};
-use super::model::{self, Affinity, Config};
-use super::raw::{Class, File, Link, Rule, Tier, Way};
+use super::model::{self, Affinity, Config, Mode};
+use super::raw::{Class, File, Link, Rule, Tier};
 use super::read::{At, Sink, nearest};
 
 /// Checks a file that was read without errors; `None` when it is refused, which was reported.
@@ -27,6 +30,7 @@ pub(super) fn validate(file: &File, sink: &Sink) -> Option<Config> {
     }
     rules::check(file, sink);
     endpoints::check(file, sink);
+    tunnels::check(file, sink);
     if sink.failed() {
         return None;
     }
@@ -50,43 +54,50 @@ fn unique<'a>(sink: &Sink, what: &str, names: impl Iterator<Item = &'a At<String
     }
 }
 
-/// Links that can be used, with what is needed to use them.
-fn usable(file: &File) -> impl Iterator<Item = (&Link, &Way)> {
-    file.links.iter().filter_map(|link| link.way.as_ref().map(|way| (link, way)))
-}
-
 fn ways(file: &File, sink: &Sink) {
-    let mut seen: Vec<(&Link, &Way)> = Vec::new();
-    for (link, way) in usable(file) {
+    let mut seen: Vec<&Link> = Vec::new();
+    for link in &file.links {
         let name = &link.name.value;
-        if let Some(client) =
-            file.edge.client.iter().find(|client| client.value == way.device.value && way.vlan.is_none())
-        {
-            let message =
-                format!("link `{name}` and the clients share device `{}` without a VLAN between them", client.value);
-            let error = Diagnostic::error(way.device.span, message).other(client.span, "the clients' device");
-            sink.push(error.help("this version tells them apart by device: give the link another one"));
-        }
-        let same = |other: &Way| {
-            other.device.value == way.device.value
-                && other.vlan == way.vlan
-                && other.next_hop.value == way.next_hop.value
-        };
-        match seen.iter().find(|(_, other)| same(other)) {
-            Some((first, other)) => {
-                let message = format!(
-                    "links `{}` and `{name}` are the same way: {} on `{}`",
-                    first.name.value, way.next_hop.value, way.device.value
-                );
-                let error = Diagnostic::error(way.next_hop.span, message).other(other.next_hop.span, "first here");
-                sink.push(error.help("remove one of them"));
+        let on_device = |other: &&&Link| other.device.value == link.device.value;
+        let Some(next_hop) = &link.next_hop else {
+            // The return program of such a link and the program of a client or a next hop are of different kinds.
+            let client = file.edge.client.iter().find(|client| client.value == link.device.value);
+            let client = client.map(|client| ("the clients".to_owned(), client.span));
+            let other = || file.links.iter().find(|other| on_device(&other) && other.name.value != *name);
+            let other = || other().map(|other| (format!("link `{}`", other.name.value), other.device.span));
+            if let Some((who, span)) = client.or_else(other) {
+                let message =
+                    format!("link `{name}` is via the kernel and shares device `{}` with {who}", link.device.value);
+                let error = Diagnostic::error(link.device.span, message).other(span, "named here");
+                sink.push(error.help("name a device of its own, such as the VPN's"));
             }
-            None => seen.push((link, way)),
+            continue;
+        };
+        let vlan = |link: &Link| link.vlan.as_ref().map_or(0, |vlan| vlan.value);
+        let same = |other: &&&Link| {
+            on_device(other)
+                && vlan(other) == vlan(link)
+                && other.next_hop.as_ref().is_some_and(|other| other.value == next_hop.value)
+        };
+        if let (Some(first), Some(other)) =
+            (seen.iter().find(same), seen.iter().find(same).and_then(|l| l.next_hop.as_ref()))
+        {
+            let message = format!(
+                "links `{}` and `{name}` are the same way: {} on `{}`",
+                first.name.value, next_hop.value, link.device.value
+            );
+            let error = Diagnostic::error(next_hop.span, message).other(other.span, "first here");
+            sink.push(error.help("remove one of them"));
+            continue;
         }
-    }
-    if let (0, Some(first)) = (seen.len(), file.links.first()) {
-        let error = Diagnostic::error(first.name.span, "no link is left that this version can use");
-        sink.push(error.help("add a link with a `device` and a `next_hop`"));
+        let vlans: BTreeSet<u16> = seen.iter().filter(on_device).map(|other| vlan(other)).collect();
+        if vlans.len() == DEVICE_LINKS && !vlans.contains(&vlan(link)) {
+            let message =
+                format!("there are links on more than {DEVICE_LINKS} VLANs of device `{}`", link.device.value);
+            let span = link.vlan.as_ref().map_or(link.device.span, |vlan| vlan.span);
+            sink.push(Diagnostic::error(span, message).help("spread the links over several devices"));
+        }
+        seen.push(link);
     }
 }
 
@@ -111,11 +122,6 @@ fn tier_links(links: &[Link], tier: &Tier, sink: &Sink) {
             sink.push(error.other(first.span, "first here").help("name it once"));
         }
     }
-    let unusable = |name: &At<String>| links.iter().any(|link| link.name.value == name.value && link.way.is_none());
-    if !tier.links.is_empty() && tier.links.iter().all(unusable) {
-        let error = Diagnostic::error(tier.links.span, format!("tier `{name}`: every link it names is left out"));
-        sink.push(error.help("name a link with a `next_hop`"));
-    }
 }
 
 fn capacities(file: &File, sink: &Sink) {
@@ -131,16 +137,16 @@ fn capacities(file: &File, sink: &Sink) {
         MAX_RULES,
         "match rules",
     );
-    over(Box::new(usable(file).map(|(link, _)| link.name.span)), MAX_LINKS - 1, "links");
-    if usable(file).count() < MAX_LINKS {
+    over(Box::new(file.links.iter().map(|link| link.name.span)), MAX_LINKS - 1, "links");
+    if file.links.len() < MAX_LINKS {
         // The device map is as large as the link table; too many links were complained of above.
-        let lines = usable(file).map(|(_, way)| way.device.span);
+        let lines = file.links.iter().map(|link| link.device.span);
         let devices = file.edge.client.iter().map(|device| device.span).chain(lines);
         over(Box::new(devices), MAX_LINKS, "client devices and links");
     }
-    let endpoints = tiers(file).flat_map(|(_, tier)| match tier.mode {
-        model::Mode::Nexthop => vec![tier.name.span],
-        model::Mode::Dnat => tier.endpoints.iter().map(|at| at.span).collect(),
+    let endpoints = tiers(file).flat_map(|(_, tier)| match tier.mode.value {
+        Mode::Nexthop => vec![tier.name.span],
+        Mode::Dnat | Mode::Gue | Mode::Ipip => tier.endpoints.iter().map(|at| at.span).collect(),
     });
     over(Box::new(endpoints), MAX_ENDPOINTS - 1, "endpoints");
 }
@@ -154,23 +160,32 @@ fn tiers(file: &File) -> impl Iterator<Item = (&Class, &Tier)> {
 
 /// The model of a file that was checked.
 fn lower(file: &File) -> Config {
-    let link = |(link, way): (&Link, &Way)| model::Link {
+    let link = |link: &Link| model::Link {
         name: link.name.value.clone(),
-        device: way.device.value.clone(),
-        vlan: way.vlan,
-        next_hop: way.next_hop.value,
-        mtu: way.mtu,
-        out_bps: way.out_bps,
-        in_bps: way.in_bps,
+        device: link.device.value.clone(),
+        vlan: link.vlan.as_ref().map(|at| at.value),
+        next_hop: link.next_hop.as_ref().map(|at| at.value),
+        mtu: link.mtu.value,
+        fallback: link.fallback,
+        source4: link.source.iter().find_map(|at| match at.value {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }),
+        source6: link.source.iter().find_map(|at| match at.value {
+            IpAddr::V6(v6) => Some(v6),
+            IpAddr::V4(_) => None,
+        }),
+        out_bps: link.out_bps,
+        in_bps: link.in_bps,
     };
-    let links: Vec<_> = usable(file).map(link).collect();
-    let names: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let links = file.links.iter().map(link).collect();
     let tier = |tier: &Tier| model::Tier {
         name: tier.name.value.clone(),
-        mode: tier.mode,
+        mode: tier.mode.value,
         endpoints: tier.endpoints.iter().map(|at| at.value).collect(),
         ports: tier.ports.iter().map(|(from, to)| (from.value, to.value)).collect(),
-        links: tier.links.iter().map(|at| at.value.clone()).filter(|name| names.contains(name.as_str())).collect(),
+        port: tier.port.as_ref().map(|at| at.value),
+        links: tier.links.iter().map(|at| at.value.clone()).collect(),
         capacity: tier.capacity,
     };
     let class = |class: &Class| model::Class {

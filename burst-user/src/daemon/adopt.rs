@@ -27,12 +27,13 @@ pub(super) fn adopt(config: &Config, compiled: &Compiled, table: &mut Table, map
 fn endpoints(compiled: &Compiled, table: &Table, maps: &Maps) -> Result<(), KernelError> {
     for endpoint in &compiled.endpoints {
         let mut former = maps.endpoint(endpoint.id);
-        former.links = 0;
+        // Neither is known to a flow: which links are up, and how much room they leave.
+        (former.links, former.room) = (0, endpoint.row.room);
         if former.mode != 0 && former != endpoint.row && table.names(endpoint.id) {
             return Err(KernelError::new(
                 Kind::State,
                 format!(
-                    "endpoint `{}`: `mode` or `ports` differ from those its running flows were placed by",
+                    "endpoint `{}`: `mode`, `port` or `ports` differ from those its running flows were placed by",
                     endpoint.name
                 ),
                 "restore the former values; or bring the flows home first (`burst override CLASS --offsite 0% …`, and wait \

@@ -14,6 +14,7 @@ use burst_common::slot::{EndpointId, LOCAL, base};
 
 use super::adopt::adopt;
 use super::error::Error;
+use super::links;
 use super::start;
 use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
@@ -221,19 +222,20 @@ impl<'a> Publisher<'a> {
             .map(|link| self.links.get(&link.name).copied().unwrap_or(0))
             .collect();
         for (link, state) in self.config.links.iter().zip(&net.links) {
-            let (Some(&id), Some(next_hop), true) = (self.links.get(&link.name), state.next_hop_mac, state.up) else {
-                continue;
-            };
-            let macs = LinkRow::macs(next_hop, state.device_mac);
-            let vlan = link.vlan.unwrap_or(0);
-            let row = LinkRow { macs, ifindex: state.ifindex, vlan, mtu: state.mtu, ..bytemuck::Zeroable::zeroed() };
+            let (Some(&id), Some(row)) = (self.links.get(&link.name), links::row(link, state)) else { continue };
             if maps.link(id) != row {
-                tracing::info!(link = link.name, next_hop = crate::api::types::mac(next_hop), "link up");
+                let next_hop = state.next_hop_mac.map(crate::api::types::mac);
+                tracing::info!(link = link.name, next_hop, "link up");
                 maps.set_link(id, &row);
             }
         }
+        let mtu = |id| {
+            let state = self.config.links.iter().zip(&net.links).find(|(link, _)| self.link_id(&link.name) == id);
+            state.map_or(u16::MAX, |(_, state)| state.mtu)
+        };
         for endpoint in &self.compiled.endpoints {
             let mut row = endpoint.row;
+            row.room = endpoint.room(mtu);
             row.links = endpoint.links_word(|link| up.contains(&link));
             let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
@@ -306,7 +308,7 @@ impl<'a> Publisher<'a> {
     /// Whether an endpoint can take packets of a family.
     fn takes(&self, id: EndpointId, family: u8) -> bool {
         let row = self.compiled.endpoints.iter().find(|endpoint| endpoint.id == id);
-        row.is_none_or(|endpoint| endpoint.row.family == 0 || endpoint.row.family == family)
+        row.is_none_or(|endpoint| endpoint.takes(family))
     }
 
     fn store(&self, writes: &[Write]) {

@@ -1,5 +1,7 @@
 //! What there is to see after a tick.
 
+use std::net::IpAddr;
+
 use burst_common::counter::{Counter, IN, OUT};
 use burst_common::endpoint::link_at;
 use burst_common::limits::ENDPOINT_LINKS;
@@ -35,6 +37,8 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         up: state.up,
         why: state.why.to_string(),
         mtu: state.mtu,
+        fallback: link.fallback,
+        source: link.source4.map(IpAddr::V4).into_iter().chain(link.source6.map(IpAddr::V6)).collect(),
         out: traffic(core, |snapshot| snapshot.links[index][OUT]),
         back: traffic(core, |snapshot| snapshot.links[index][IN]),
     });

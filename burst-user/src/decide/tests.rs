@@ -6,7 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::model::{Affinity, Edge, Link, LoadKind, LoadSource, Local, Mode, OnExit, Tier, WhenFull, XdpMode};
+use crate::config::model::{
+    Affinity, Edge, Link, LoadKind, LoadSource, Local, Mode, OnExit, Sentinel, Tier, WhenFull, XdpMode,
+};
 
 const TICK: Duration = Duration::from_millis(250);
 
@@ -16,14 +18,25 @@ fn tier(name: &str, endpoints: &[&str], links: &[&str], capacity: f64) -> Tier {
         mode: Mode::Dnat,
         endpoints: endpoints.iter().map(|address| address.parse().unwrap()).collect(),
         ports: vec![],
+        port: None,
         links: links.iter().map(|name| (*name).into()).collect(),
         capacity,
     }
 }
 
 fn link(name: &str) -> Link {
-    let next_hop = "10.64.0.1".parse().unwrap();
-    Link { name: name.into(), device: "eth1".into(), vlan: None, next_hop, mtu: 1500, out_bps: None, in_bps: None }
+    Link {
+        name: name.into(),
+        device: "eth1".into(),
+        vlan: None,
+        next_hop: "10.64.0.1".parse().ok(),
+        mtu: 1500,
+        fallback: false,
+        source4: None,
+        source6: None,
+        out_bps: None,
+        in_bps: None,
+    }
 }
 
 /// A payment class, and a promotion class with two tiers of two and one endpoints over two links.
@@ -65,6 +78,7 @@ fn config() -> Config {
         xdp: XdpMode::Native,
         tick: TICK,
         trace: false,
+        sentinel: Sentinel::Report,
     };
     let payment = Class { name: "payment".into(), rules: vec![], burst: None };
     let promo = Class { name: "promo".into(), rules: vec![], burst: Some(burst) };

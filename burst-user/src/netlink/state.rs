@@ -32,7 +32,8 @@ pub struct LinkState {
     pub device_mac: [u8; 6],
     /// MAC address of the next hop, while it can be used.
     pub next_hop_mac: Option<[u8; 6]>,
-    /// Whether packets can be sent now. Implies that `ifindex`, `device_mac` and `next_hop_mac` are known.
+    /// Whether packets can be sent now. Implies that `ifindex` is known, and where there is a next hop also `device_mac` and
+    /// `next_hop_mac`.
     pub up: bool,
     /// Why it is up or not.
     pub why: Why,
@@ -85,6 +86,17 @@ pub enum Why {
     ForwardingOff,
 }
 
+impl Device {
+    /// Whether it carries packets.
+    fn carries(&self) -> Why {
+        match (self.up, self.carrier) {
+            (false, _) => Why::DeviceDown,
+            (true, false) => Why::NoCarrier,
+            (true, true) => Why::Up,
+        }
+    }
+}
+
 impl Why {
     /// In a few words, for people.
     #[must_use]
@@ -122,7 +134,7 @@ pub(super) struct Table {
 impl Table {
     /// Knows nothing yet; neighbours other than the links' next hops will not be looked at.
     pub(super) fn new(links: &[Link]) -> Self {
-        Self { next_hops: links.iter().map(|link| link.next_hop).collect(), ..Self::default() }
+        Self { next_hops: links.iter().filter_map(|link| link.next_hop).collect(), ..Self::default() }
     }
 
     /// The device of an index.
@@ -181,13 +193,14 @@ impl Table {
             (Some(device), Some(id)) => self.vlan_of(device.ifindex, id),
             (device, _) => device,
         };
-        let neighbour = upper.and_then(|upper| self.neighbour(upper.ifindex, link.next_hop));
+        let neighbour = upper.zip(link.next_hop).and_then(|(upper, hop)| self.neighbour(upper.ifindex, hop));
         let why = match (device, upper) {
             (None, _) => Why::NoDevice,
+            // Where the routing table picks the way, the kernel resolves and tags by itself, if there is anything to.
+            (Some(device), _) if link.next_hop.is_none() => device.carries(),
             (Some(device), _) if device.vlan.is_some() => Why::IsVlan,
             (Some(device), _) if device.mac.is_none() => Why::NotEthernet,
-            (Some(device), _) if !device.up => Why::DeviceDown,
-            (Some(device), _) if !device.carrier => Why::NoCarrier,
+            (Some(device), _) if device.carries() != Why::Up => device.carries(),
             (Some(_), None) => Why::NoVlanDevice,
             (Some(_), Some(upper)) if !upper.up => Why::VlanDeviceDown,
             (Some(_), Some(upper)) if !upper.carrier => Why::NoCarrier,
@@ -217,9 +230,7 @@ impl Table {
         let why = match device {
             None => Why::NoDevice,
             Some(device) if device.mac.is_none() => Why::NotEthernet,
-            Some(device) if !device.up => Why::DeviceDown,
-            Some(device) if !device.carrier => Why::NoCarrier,
-            Some(_) => Why::Up,
+            Some(device) => device.carries(),
         };
         ClientState {
             name: name.to_owned(),
@@ -260,8 +271,11 @@ mod tests {
             name: "dx-1".into(),
             device: "eth1".into(),
             vlan,
-            next_hop: "10.64.0.1".parse().unwrap(),
+            next_hop: "10.64.0.1".parse().ok(),
             mtu: 8500,
+            fallback: false,
+            source4: None,
+            source6: None,
             out_bps: None,
             in_bps: None,
         }
@@ -269,7 +283,14 @@ mod tests {
 
     fn router(ifindex: u32, resolution: Resolution) -> Neighbour {
         let mac = (resolution == Resolution::Resolved).then_some(ROUTER_MAC);
-        Neighbour { ifindex, address: link(None).next_hop, mac, resolution, managed: true, owner: Owner::Added }
+        Neighbour {
+            ifindex,
+            address: link(None).next_hop.unwrap(),
+            mac,
+            resolution,
+            managed: true,
+            owner: Owner::Added,
+        }
     }
 
     fn table(devices: impl IntoIterator<Item = Device>, neighbours: impl IntoIterator<Item = Neighbour>) -> Table {
@@ -328,6 +349,24 @@ mod tests {
         }
         let other = table([parent(), tagged()], [router(TAGGED, Resolution::Resolved)]).link(&link(Some(102)));
         assert_eq!(other.why, Why::NoVlanDevice);
+    }
+
+    #[test]
+    fn a_link_that_the_kernel_picks_needs_a_device_that_carries_and_nothing_else() {
+        let vpn = Link { device: "wg0".into(), next_hop: None, mtu: 1420, ..link(None) };
+        let tunnel = || Device { name: "wg0".into(), mac: None, mtu: 1400, ..parent() };
+        let state = table([tunnel()], []).link(&vpn);
+        assert_eq!((state.ifindex, state.why, state.mtu), (PARENT, Why::Up, 1400));
+        assert_eq!((state.device_mac, state.next_hop_mac), ([0; 6], None));
+        let tagged = Device { vlan: Some(Vlan { parent: 1, id: 5 }), ..tunnel() };
+        assert_eq!(table([tagged], []).link(&vpn).why, Why::Up, "a VLAN device, too");
+        for (why, device) in [
+            (Why::DeviceDown, Device { up: false, ..tunnel() }),
+            (Why::NoCarrier, Device { carrier: false, ..tunnel() }),
+        ] {
+            assert_eq!(table([device], []).link(&vpn).why, why);
+        }
+        assert_eq!(table([parent()], []).link(&vpn).why, Why::NoDevice);
     }
 
     #[test]

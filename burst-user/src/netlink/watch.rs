@@ -112,8 +112,8 @@ async fn picture(client: Netlink, links: Vec<Link>) -> Result<Picture, Error> {
     let mut neighbours = Vec::with_capacity(links.len());
     for link in &links {
         let ifindex = table.link(link).neighbour_ifindex;
-        if ifindex != 0 {
-            neighbours.push((ifindex, link.next_hop, client.neighbour(ifindex, link.next_hop).await?));
+        if let Some(next_hop) = link.next_hop.filter(|_| ifindex != 0) {
+            neighbours.push((ifindex, next_hop, client.neighbour(ifindex, next_hop).await?));
         }
     }
     Ok(Picture { devices, neighbours })
@@ -241,7 +241,7 @@ impl Keeper {
     }
 
     fn heard(&mut self, ifindex: u32, address: IpAddr, entry: Option<Neighbour>) {
-        for kept in self.links.iter_mut().filter(|kept| kept.link.next_hop == address) {
+        for kept in self.links.iter_mut().filter(|kept| kept.link.next_hop == Some(address)) {
             kept.events += 1;
             self.events += 1;
         }
@@ -252,15 +252,16 @@ impl Keeper {
     fn look_after(&mut self) {
         let now = Instant::now();
         for (of, kept) in self.links.iter_mut().enumerate() {
+            let Some(address) = kept.link.next_hop else { continue };
             let state = self.table.link(&kept.link);
             let due = kept.asked.is_none_or(|asked| now.duration_since(asked) >= ROUND);
             let ready = matches!(state.why, super::Why::Up | super::Why::Resolving | super::Why::NoAnswer);
-            let known = self.table.neighbour(state.neighbour_ifindex, kept.link.next_hop);
+            let known = self.table.neighbour(state.neighbour_ifindex, address);
             if !ready || !due || kept.asking || !wants_care(known) {
                 continue;
             }
             (kept.asked, kept.asking) = (Some(now), true);
-            let (client, address, ifindex) = (self.client.clone(), kept.link.next_hop, state.neighbour_ifindex);
+            let (client, ifindex) = (self.client.clone(), state.neighbour_ifindex);
             let events = kept.events;
             self.answers.spawn(async move {
                 let entry = client.keep_neighbour(ifindex, address).await;
@@ -275,8 +276,7 @@ impl Keeper {
         match entry {
             // An event that came meanwhile is newer than the answer; the next round asks again if need be.
             Ok(entry) if kept.events == events => {
-                let address = kept.link.next_hop;
-                if self.table.device(ifindex).is_some() {
+                if let Some(address) = kept.link.next_hop.filter(|_| self.table.device(ifindex).is_some()) {
                     self.table.put_neighbour(ifindex, address, entry);
                 }
             }

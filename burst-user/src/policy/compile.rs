@@ -1,6 +1,6 @@
 //! Configuration and ids → everything that is written before the program runs.
 
-use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_NEXTHOP, PortPair, link_table};
+use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, PortPair, link_table, overhead};
 use burst_common::flow::wide;
 use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
@@ -13,7 +13,7 @@ use super::dimensions::{Large, Rows};
 use super::ids::{Ids, endpoint_key};
 use super::returns::{Full, ReturnTable};
 use super::translate::translations;
-use crate::config::model::{Affinity, Class, Config, Mode, Rule, Tier};
+use crate::config::model::{Affinity, Class, Config, Link, Mode, Rule, Sentinel, Tier};
 
 /// A compiled configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,17 +41,36 @@ pub struct CompiledEndpoint {
     pub id: EndpointId,
     /// `class/tier/address`, or `class/tier` for `nexthop`.
     pub name: String,
-    /// Its row, with a `links` word of 0: it cannot be reached until links are published.
+    /// Its row, with a `links` word of 0: it cannot be reached until links are published. Its `room` is what the
+    /// configured MTUs leave; devices may leave less.
     pub row: Endpoint,
     /// Ids of the links it may use, in the order of the file, at most eight.
     pub links: Vec<u8>,
+    /// Those of them that only stand in for the others.
+    pub fallback: Vec<u8>,
 }
 
 impl CompiledEndpoint {
-    /// The `links` word when only the links for which `up` holds can be used.
+    /// The `links` word when only the links for which `up` holds can be used: those that stand in for others only where
+    /// none of the others can.
     #[must_use]
     pub fn links_word(&self, up: impl Fn(u8) -> bool) -> u64 {
-        link_table(&self.links.iter().copied().filter(|&link| up(link)).collect::<Vec<_>>())
+        let up: Vec<u8> = self.links.iter().copied().filter(|&link| up(link)).collect();
+        let first: Vec<u8> = up.iter().copied().filter(|link| !self.fallback.contains(link)).collect();
+        link_table(if first.is_empty() { &up } else { &first })
+    }
+
+    /// The row's `room` when a link carries IP packets of `mtu` bytes.
+    #[must_use]
+    pub fn room(&self, mtu: impl Fn(u8) -> u16) -> u16 {
+        let least = self.links.iter().map(|&link| mtu(link)).min().unwrap_or(0);
+        least.saturating_sub(overhead(self.row.mode, self.row.family))
+    }
+
+    /// Whether it can take packets of a family, 4 or 6: `dnat` keeps the family, all other modes carry both.
+    #[must_use]
+    pub fn takes(&self, family: u8) -> bool {
+        self.row.mode != MODE_DNAT || self.row.family == family
     }
 }
 
@@ -140,8 +159,10 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
         }
     };
 
-    let (guard, guard_large) =
+    let (mut guard, guard_large) =
         guard(numbered.iter().filter(|(class, ..)| class.burst.is_none()).map(|(_, _, rule)| *rule));
+
+    guard.enforce = u32::from(config.edge.sentinel == Sentinel::Enforce);
 
     let mut endpoints = Vec::new();
     let mut returns = ReturnTable::default();
@@ -149,7 +170,7 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
         let id = class_id(class, ids)?;
         policy.classes[usize::from(id)] = class_row(class, id)?;
         for tier in class.burst.iter().flat_map(|burst| &burst.tiers) {
-            endpoints.extend(tier_rows(class, id, tier, ids)?);
+            endpoints.extend(tier_rows(class, id, tier, &config.links, ids)?);
             for translation in translations(class, tier) {
                 let endpoint =
                     endpoint_id(&endpoint_key(&class.name, &format!("{}/{}", tier.name, translation.endpoint)), ids)?;
@@ -222,12 +243,23 @@ fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
     Ok(policy::Class { mask: burst.slots - 1, flags: by_client | nexthop, ..row })
 }
 
-fn tier_rows(class: &Class, id: u8, tier: &Tier, ids: &Ids) -> Result<Vec<CompiledEndpoint>, CompileError> {
+fn tier_rows(
+    class: &Class,
+    id: u8,
+    tier: &Tier,
+    all: &[Link],
+    ids: &Ids,
+) -> Result<Vec<CompiledEndpoint>, CompileError> {
     let out_of_range = |what| CompileError::OutOfRange { class: class.name.clone(), what };
     let link = |name: &String| {
-        ids.links.get(name).copied().ok_or_else(|| CompileError::NoId { kind: "link", name: name.clone() })
+        let missing = || CompileError::NoId { kind: "link", name: name.clone() };
+        let id = ids.links.get(name).copied().ok_or_else(missing)?;
+        Ok((id, all.iter().find(|link| link.name == *name).ok_or_else(missing)?))
     };
-    let links = tier.links.iter().map(link).collect::<Result<Vec<_>, _>>()?;
+    let named = tier.links.iter().map(link).collect::<Result<Vec<(u8, &Link)>, _>>()?;
+    let links: Vec<u8> = named.iter().map(|(id, _)| *id).collect();
+    let fallback: Vec<u8> = named.iter().filter(|(_, link)| link.fallback).map(|(id, _)| *id).collect();
+    let mtu = |id| named.iter().find(|(named, _)| *named == id).map_or(0, |(_, link)| link.mtu);
     if links.len() > ENDPOINT_LINKS {
         return Err(out_of_range("a tier names more than eight links"));
     }
@@ -239,13 +271,16 @@ fn tier_rows(class: &Class, id: u8, tier: &Tier, ids: &Ids) -> Result<Vec<Compil
     row.mode = match tier.mode {
         Mode::Nexthop => MODE_NEXTHOP,
         Mode::Dnat => MODE_DNAT,
+        Mode::Gue => MODE_GUE,
+        Mode::Ipip => MODE_IPIP,
     };
+    row.tunnel_port = tier.port.map_or(0, u16::to_be);
     for (pair, &(from, to)) in row.ports.iter_mut().zip(&tier.ports) {
         *pair = PortPair { from: from.to_be(), to: to.to_be() };
     }
     let addresses: Vec<_> = match tier.mode {
         Mode::Nexthop => vec![None],
-        Mode::Dnat => tier.endpoints.iter().copied().map(Some).collect(),
+        Mode::Dnat | Mode::Gue | Mode::Ipip => tier.endpoints.iter().copied().map(Some).collect(),
     };
     let endpoint = |(name, address): (String, Option<std::net::IpAddr>)| {
         let mut row = row;
@@ -254,7 +289,10 @@ fn tier_rows(class: &Class, id: u8, tier: &Tier, ids: &Ids) -> Result<Vec<Compil
             row.family = if address.is_ipv4() { 4 } else { 6 };
         }
         let name = endpoint_key(&class.name, &name);
-        Ok(CompiledEndpoint { id: endpoint_id(&name, ids)?, name, row, links: links.clone() })
+        let (links, fallback) = (links.clone(), fallback.clone());
+        let mut endpoint = CompiledEndpoint { id: endpoint_id(&name, ids)?, name, row, links, fallback };
+        endpoint.row.room = endpoint.room(mtu);
+        Ok(endpoint)
     };
     tier.endpoint_names().into_iter().zip(addresses).map(endpoint).collect()
 }

@@ -71,3 +71,26 @@ fn capacities_are_taken_to_the_last_and_refused_beyond() {
         assert_eq!(messages, [expected]);
     }
 }
+
+#[test]
+fn a_device_has_links_on_sixteen_vlans() {
+    let links = |vlans: u16| {
+        let link = |n: u16| {
+            format!("[[link]]\nname = \"t-{n}\"\ndevice = \"eth1\"\nvlan = {}\nnext_hop = \"10.64.0.1\"\n", n + 1)
+        };
+        // A second router on a VLAN that is there already takes no more room.
+        let second = "[[link]]\nname = \"u\"\ndevice = \"eth1\"\nvlan = 7\nnext_hop = \"10.64.0.2\"\n";
+        let size = Size { classes: 2, rules: 2, links: 1, endpoints: 1, prefixes: 1 };
+        sized(&size).replacen("[[link]]", &((0..vlans).map(link).collect::<String>() + second + "[[link]]"), 1)
+    };
+    // `dx-0` is untagged on the same device: one more.
+    assert_eq!(said(&links(15)), (true, Vec::new()));
+    let (taken, said) = said(&links(16));
+    assert!(!taken);
+    assert_eq!(
+        said,
+        [
+            "90:10: error: there are links on more than 16 VLANs of device `eth1` / spread the links over several devices"
+        ]
+    );
+}

@@ -39,7 +39,7 @@ pub(super) const KEYS: &[Row] = &[
         "unknown key far from any",
         &[("mtu = 8500", "colour = 8500")],
         &[
-            "13:1: error: link `dx-1` has no key `colour` / known here: bandwidth, device, fallback, mtu, name, next_hop, via, vlan",
+            "13:1: error: link `dx-1` has no key `colour` / known here: bandwidth, device, fallback, mtu, name, next_hop, source, via, vlan",
         ],
     ),
     (

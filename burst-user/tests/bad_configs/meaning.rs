@@ -178,21 +178,6 @@ pub(super) const NAMES: &[Row] = &[
         )],
         &["1:1: error: the file has no `link` / add a line such as `[[link]]`"],
     ),
-    (
-        "only a link that is left out",
-        &[("device = \"eth2\"\nnext_hop = \"10.64.1.1\"", "device = \"eth2\"\nvia = \"kernel\"")],
-        &[
-            "19:7: warning: link `dx-2` is left out: ways that the routing table picks are not supported by this version / tiers that name it use their other links",
-            "54:9: error: tier `flat`: every link it names is left out / name a link with a `next_hop`",
-        ],
-    ),
-    (
-        "clients and a link on one device",
-        &[(r#"device = "eth2""#, r#"device = "eth0""#)],
-        &[
-            "18:10: error: link `dx-2` and the clients share device `eth0` without a VLAN between them / this version tells them apart by device: give the link another one",
-        ],
-    ),
 ];
 
 /// Endpoints that cannot be reached, reversed or told apart.

@@ -55,9 +55,9 @@ pub(super) const VALUES: &[Row] = &[
         &[r#"6:8: error: mode: "shadwo" is unknown / did you mean "shadow"?"#],
     ),
     (
-        "sentinel enforced",
-        &[("seed =", "sentinel = \"enforce\"\nseed =")],
-        &[r#"6:12: error: sentinel: "enforce" is not supported by this version / write "report""#],
+        "another sentinel",
+        &[("seed =", "sentinel = \"drop\"\nseed =")],
+        &[r#"6:12: error: sentinel: "drop" is unknown / write "report" or "enforce""#],
     ),
     (
         "next hop unspecified",
@@ -157,11 +157,6 @@ pub(super) const VALUES: &[Row] = &[
         "shed",
         &[("when_full = \"local\"\n\n[class.promo.local]", "when_full = \"shed\"\n\n[class.promo.local]")],
         &[r#"30:13: error: when_full: "shed" is not supported by this version / write "local""#],
-    ),
-    (
-        "mode gue",
-        &[(r#"mode = "dnat""#, r#"mode = "gue""#)],
-        &[r#"38:8: error: mode: "gue" is not supported by this version / write "nexthop" or "dnat""#],
     ),
     (
         "mode misspelt",

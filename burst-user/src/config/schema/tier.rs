@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{leaf, not_acted_on, special, units};
+use super::{leaf, not_acted_on, not_routed, special, units};
 use crate::config::diagnostics::Diagnostic;
 use crate::config::leaf::Leaf;
 use crate::config::model::Mode;
@@ -15,6 +15,8 @@ use crate::config::units::Complaint;
 
 const MAX_PORTS: usize = burst_common::limits::ENDPOINT_PORTS;
 const MAX_LINKS: usize = burst_common::limits::ENDPOINT_LINKS;
+/// Where GUE is listened for, unless the file says otherwise (IANA, Service Name and Transport Protocol Port Number Registry).
+const GUE_PORT: u16 = 6080;
 
 /// Reads a tier.
 pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
@@ -22,26 +24,46 @@ pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
     if let Some(name) = &name {
         table.what = format!("tier `{}`", name.value);
     }
-    let modes = [("nexthop", Some(Mode::Nexthop)), ("dnat", Some(Mode::Dnat)), ("gue", None), ("ipip", None)];
+    let modes = [Mode::Nexthop, Mode::Dnat, Mode::Gue, Mode::Ipip].map(|mode| (mode.word(), Some(mode)));
     let mode = table.req("mode", "mode = \"dnat\"", leaf::keyword(&modes));
     let (endpoints, ports) = match mode.as_ref().map(|at| at.value) {
         Some(Mode::Nexthop) => {
             for key in ["endpoints", "ports"] {
-                if let Some(span) = table.key(key) {
-                    let error = Diagnostic::error(span, format!("{} is of mode nexthop and has `{key}`", table.what));
-                    table.sink.push(
-                        error.help(format!("remove `{key}`: packets keep their destination; or write mode = \"dnat\"")),
-                    );
-                }
+                let help = format!("remove `{key}`: packets keep their destination; or write mode = \"dnat\"");
+                has_no(&mut table, Mode::Nexthop, key, help);
             }
             (Some(Vec::new()), Some(Vec::new()))
         }
         Some(Mode::Dnat) => (endpoints(&mut table), ports(&mut table)),
+        Some(mode @ (Mode::Gue | Mode::Ipip)) => {
+            let help = "remove `ports`: packets travel whole, to the service's own address and port";
+            has_no(&mut table, mode, "ports", help.to_owned());
+            (endpoints(&mut table), Some(Vec::new()))
+        }
         None => {
             // Not to be reported as unknown: which keys there are depends on the mode.
             table.key("endpoints");
             table.key("ports");
             (None, None)
+        }
+    };
+    let port = match &mode {
+        Some(At { value: Mode::Gue, span }) => {
+            let port = At { value: GUE_PORT, span: *span };
+            if table.key("port").is_some() { table.opt("port", leaf::port).map(Some) } else { Some(Some(port)) }
+        }
+        Some(other) => {
+            let help = if other.value == Mode::Dnat {
+                "remove `port`; `ports` renames ports, such as ports = { 443 = 8443 }".to_owned()
+            } else {
+                "remove `port`: only `gue` sends to a port of its own".to_owned()
+            };
+            has_no(&mut table, other.value, "port", help);
+            Some(None)
+        }
+        None => {
+            table.key("port");
+            Some(None)
         }
     };
     let links = table.demand("links", "links = [\"dx-1\"]").then(|| table.list("links", leaf::string)).flatten();
@@ -68,12 +90,21 @@ pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
     table.finish();
     Some(Tier {
         name: name?,
-        mode: mode?.value,
+        mode: mode?,
         endpoints: endpoints?,
         ports: ports?,
+        port: port?,
         links: links?,
         capacity: capacity?.value,
     })
+}
+
+/// Reports a key that a mode has no use for.
+fn has_no(table: &mut Table<'_>, mode: Mode, key: &'static str, help: String) {
+    if let Some(span) = table.key(key) {
+        let error = Diagnostic::error(span, format!("{} is of mode {} and has `{key}`", table.what, mode.word()));
+        table.sink.push(error.help(help));
+    }
 }
 
 fn endpoints(table: &mut Table<'_>) -> Option<Vec<At<IpAddr>>> {
@@ -88,11 +119,7 @@ fn endpoints(table: &mut Table<'_>) -> Option<Vec<At<IpAddr>>> {
 
 fn endpoint(value: &DeValue<'_>) -> Leaf<IpAddr> {
     let address = leaf::text(units::address)(value)?;
-    let special = match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
-        _ => special(address),
-    };
-    match special {
+    match not_routed(address).or_else(|| special(address)) {
         Some(what) => Err(Complaint::new(
             format!("`{address}` is {what}, not the address of an endpoint"),
             "write the address of a cloud host, such as \"10.20.0.10\"",

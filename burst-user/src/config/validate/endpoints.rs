@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use burst_common::limits::MAX_RETURNS;
 
 use super::rules::{self, example_client, proto_name};
-use super::{tiers, usable};
+use super::tiers;
 use crate::config::diagnostics::{Diagnostic, Span};
 use crate::config::model::{self, Config, Mode};
 use crate::config::raw::{Class, File, Rule, Tier};
 use crate::config::read::{At, Sink};
 use crate::policy::returns::ReturnTable;
-use crate::policy::translate::{Translation, count, translations};
+use crate::policy::translate::{TUNNEL, Translation, count, translations};
 
 /// Checks each tier of its own.
 pub(super) fn check(file: &File, sink: &Sink) {
@@ -30,7 +30,9 @@ pub(super) fn check(file: &File, sink: &Sink) {
                     }
                     None => seen.push((tier, endpoint)),
                 }
-                family(class, endpoint, sink);
+                if !tier.mode.value.tunnels() {
+                    family(class, endpoint, sink);
+                }
                 collisions(file, endpoint, sink);
             }
             renames(file, class, tier, sink);
@@ -69,8 +71,10 @@ fn family(class: &Class, endpoint: &At<IpAddr>, sink: &Sink) {
 /// A family that no tier can take never leaves: harmless, but hardly meant.
 fn unserved(class: &Class, tiers: &[Tier], sink: &Sink) {
     for v4 in [true, false] {
-        let takes =
-            |tier: &Tier| tier.mode == Mode::Nexthop || tier.endpoints.iter().any(|endpoint| endpoint.is_ipv4() == v4);
+        let takes = |tier: &Tier| {
+            // Layer 2 and tunnels carry both.
+            tier.mode.value != Mode::Dnat || tier.endpoints.iter().any(|endpoint| endpoint.is_ipv4() == v4)
+        };
         if serves(class, v4) && !tiers.iter().any(takes) {
             let message = format!(
                 "{} flows of class `{}` always stay local: no tier has an {} endpoint",
@@ -115,10 +119,12 @@ fn collisions(file: &File, endpoint: &At<IpAddr>, sink: &Sink) {
             sink.push(error.help("its replies would match, and what is kept is never rewritten: name another address"));
         }
     }
-    for (link, way) in usable(file).filter(|(_, way)| way.next_hop.value == address) {
-        let message = format!("endpoint {address} is the next hop of link `{}`", link.name.value);
-        let error = Diagnostic::error(endpoint.span, message).other(way.next_hop.span, "the router");
-        sink.push(error.help("name the cloud host's own address"));
+    for link in &file.links {
+        if let Some(next_hop) = link.next_hop.as_ref().filter(|next_hop| next_hop.value == address) {
+            let message = format!("endpoint {address} is the next hop of link `{}`", link.name.value);
+            let error = Diagnostic::error(endpoint.span, message).other(next_hop.span, "the router");
+            sink.push(error.help("name the cloud host's own address"));
+        }
     }
 }
 
@@ -212,6 +218,15 @@ pub(super) fn check_returns(file: &File, config: &Config, sink: &Sink) {
 }
 
 fn conflict(first: &Owner<'_>, second: &Owner<'_>, sink: &Sink) {
+    if second.translation.proto == TUNNEL {
+        let (address, a, b) = (second.translation.endpoint, &first.class.name, &second.class.name);
+        let message = format!("endpoint {address} is the far end of tunnels of two classes: `{a}` and `{b}`");
+        let error = Diagnostic::error(second.place, message).other(first.place, "the first");
+        sink.push(
+            error.help("a packet that comes back could not be told apart: give each class its own endpoint address"),
+        );
+        return;
+    }
     let proto = proto_name(second.translation.proto);
     let service = |owner: &Owner<'_>| SocketAddr::new(owner.translation.service, owner.translation.service_port);
     let (one, other) = (service(first), service(second));

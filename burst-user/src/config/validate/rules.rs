@@ -65,7 +65,7 @@ fn complete(class: &Class, number: usize, rule: &Rule, sink: &Sink) {
                     are";
         sink.push(Diagnostic::warning(rule.span, message).help(help));
     }
-    let dnat = class.burst.iter().flat_map(|burst| &burst.tiers).find(|tier| tier.mode == Mode::Dnat);
+    let dnat = class.burst.iter().flat_map(|burst| &burst.tiers).find(|tier| tier.mode.value == Mode::Dnat);
     let Some(tier) = dnat else { return };
     for dst in rule.dst.iter().filter(|dst| dst.prefix_len() != dst.max_prefix_len()) {
         let message =
