@@ -56,8 +56,8 @@ impl Gateway {
                 return false;
             }
             let mut differs = 0;
-            for word in 0..4 {
-                differs |= (address[word] ^ except.addr[word]) & except.mask[word];
+            for (word, part) in address.iter().enumerate() {
+                differs |= (part ^ except.addr[word]) & except.mask[word];
             }
             if differs == 0 {
                 return true;
