@@ -48,7 +48,7 @@ fn object(root: &Path) -> Result<PathBuf, bpf::Error> {
         return Ok(PathBuf::from(named));
     }
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.to_owned());
-    bpf::build(root, &bpf::toolchain()?, &arch)
+    bpf::build(root, &bpf::toolchain()?, bpf::PROGRAM, &arch)
 }
 
 /// Tells cargo when to run this again.

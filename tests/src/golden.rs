@@ -262,6 +262,29 @@ impl Bed {
     /// # Errors
     /// As [`Bed::run`].
     pub fn run_split(&mut self, entry: Entry, frame: &[u8], linear: usize, devices: &[&str]) -> Result<Outcome> {
+        let context = self.context(entry, linear)?;
+        self.reach(devices)?;
+        self.instance(entry)?;
+        let instance = self.instances.get_mut(&entry).context("it was just loaded")?;
+        // Longer than the frame, and no byte of it zero: a frame that grew, or was not written, shows.
+        let mut out = vec![0xa5; frame.len() + 256];
+        let result = self.edge.run(|| {
+            instance.program().test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+        })??;
+        out.truncate(result.data_size_out as usize);
+        Ok(Outcome { action: result.return_value, frame: out })
+    }
+
+    /// The instance of an entry, loaded as the daemon loads it.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn instance(&mut self, entry: Entry) -> Result<&mut Instance> {
         if !self.instances.contains_key(&entry) {
             let mut policy = self.compiled.policy;
             policy.role = entry.role;
@@ -281,34 +304,42 @@ impl Bed {
             };
             self.instances.insert(entry, kernel::load(object::get()?, &maps_dir, cpus, &told)?);
         }
-        let instance = self.instances.get_mut(&entry).context("it was just loaded")?;
-        // struct xdp_md (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
-        // egress_ifindex.
-        let context: Vec<u8> = [0, u32::try_from(linear)?, 0, self.indices[entry.device], 0, 0]
-            .iter()
-            .flat_map(|word: &u32| word.to_ne_bytes())
-            .collect();
-        // Longer than the frame, and no byte of it zero: a frame that grew, or was not written, shows.
-        let mut out = vec![0xa5; frame.len() + 256];
+        self.instances.get_mut(&entry).context("it was just loaded")
+    }
+
+    /// Makes the device map hold these devices and no others.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn reach(&mut self, devices: &[&str]) -> Result<()> {
         let wanted: BTreeSet<u32> = devices.iter().map(|device| self.indices[device]).collect();
-        let result = self.edge.run(|| -> Result<_> {
+        self.edge.run(|| -> Result<_> {
             for &gone in self.reachable.difference(&wanted) {
                 self.devices.remove(gone)?;
             }
             for &new in wanted.difference(&self.reachable) {
                 self.devices.insert(new, new, None, 0)?;
             }
-            let options = TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            };
-            Ok(instance.program().test_run(options)?)
+            Ok(())
         })??;
         self.reachable = wanted;
-        out.truncate(result.data_size_out as usize);
-        Ok(Outcome { action: result.return_value, frame: out })
+        Ok(())
+    }
+
+    /// The context of a frame that arrives at an entry, with `linear` bytes in its linear part: struct xdp_md
+    /// (include/uapi/linux/bpf.h), which is data, data_end, data_meta, ingress_ifindex, rx_queue_index and egress_ifindex.
+    ///
+    /// # Errors
+    /// When the length is none.
+    pub fn context(&self, entry: Entry, linear: usize) -> Result<Vec<u8>> {
+        let words = [0, u32::try_from(linear)?, 0, self.indices[entry.device], 0, 0];
+        Ok(words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect())
+    }
+
+    /// The counters of the packet path.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Runs a row and holds what came of it against what was to come.
@@ -362,8 +393,12 @@ impl Bed {
         Ok(true)
     }
 
+    /// Holds what came of a row's frame against what was to come.
+    ///
+    /// # Panics
+    /// As [`Bed::check`].
     #[track_caller]
-    fn judge(&self, row: &Row, outcome: &Outcome, before: &Snapshot) {
+    pub fn judge(&self, row: &Row, outcome: &Outcome, before: &Snapshot) {
         let moved = self.counters.moved(before, &self.counters.read());
         let mut wrong = Vec::new();
         if outcome.action != row.verdict.number() {

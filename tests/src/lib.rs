@@ -53,6 +53,7 @@ pub mod foreign;
 pub mod packet;
 
 pub mod golden;
+pub mod bench;
 
 pub mod sniffer;
 pub mod svg;

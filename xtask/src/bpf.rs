@@ -15,6 +15,8 @@ use std::{env, error, fmt, fs, io};
 pub(crate) const LINKER_VERSION: &str = "0.10.3";
 /// Major version of the LLVM that this bpf-linker is written for (its `llvm-sys` dependency).
 const LLVM_MAJOR: u32 = 22;
+/// The package of burst's own program.
+pub(crate) const PROGRAM: &str = "burst-ebpf";
 /// The target whose `core` is built: little-endian, as all hosts burst runs on are.
 const TARGET: &str = "bpfel-unknown-none";
 /// Names a prefix (as `rustc --print sysroot` prints it) to build with, and no other.
@@ -190,12 +192,13 @@ pub(crate) fn link_llvm(root: &Path, toolchain: &Toolchain) -> Result<(), Error>
         .map_err(|cause| Error::Io(format!("cannot link {} to {}", link.display(), toolchain.llvm.display()), cause))
 }
 
-/// A cargo command (`program` is `cargo` or `cargo-clippy`, `subcommand` its first argument) on the BPF program, for
+/// A cargo command (`program` is `cargo` or `cargo-clippy`, `subcommand` its first argument) on BPF programs, for
 /// a host of architecture `arch` (as `CARGO_CFG_TARGET_ARCH` spells it: register names in tracing contexts differ).
+/// The caller names the packages.
 pub(crate) fn command(root: &Path, toolchain: &Toolchain, program: &str, subcommand: &str, arch: &str) -> Command {
     let bin = toolchain.sysroot.join("bin");
     let mut command = Command::new(bin.join(program));
-    command.current_dir(root).arg(subcommand).args(["--package", "burst-ebpf", "--release", "--target", TARGET]);
+    command.current_dir(root).arg(subcommand).args(["--release", "--target", TARGET]);
     command.args(["-Z", "build-std=core", "--target-dir"]).arg(root.join("target/bpf"));
 
     // What an outer cargo, rustup or the caller set for the host must not reach this build.
@@ -254,21 +257,22 @@ fn is_kept(name: &str) -> bool {
     KEPT.iter().any(|kept| name.starts_with(kept)) || !STRIPPED.iter().any(|stripped| name.starts_with(stripped))
 }
 
-/// Builds the BPF object (release, whatever the host's profile) and says where it is.
+/// Builds the BPF object of a package (release, whatever the host's profile) and says where it is.
 ///
 /// # Errors
 /// [`Error::NoLinker`], [`Error::Io`], or [`Error::Failed`] after cargo has printed why.
-pub(crate) fn build(root: &Path, toolchain: &Toolchain, arch: &str) -> Result<PathBuf, Error> {
+pub(crate) fn build(root: &Path, toolchain: &Toolchain, package: &str, arch: &str) -> Result<PathBuf, Error> {
     let linker = linker(root);
     if !linker.is_file() {
         return Err(Error::NoLinker(linker));
     }
     link_llvm(root, toolchain)?;
     let mut cargo = command(root, toolchain, "cargo", "build", arch);
+    cargo.args(["--package", package]);
     let status = cargo.status().map_err(|cause| Error::Io(format!("cannot run {cargo:?}"), cause))?;
     if !status.success() {
         let version = &toolchain.version;
-        return Err(Error::Failed(format!("the BPF program does not build with {version} ({status}); see above")));
+        return Err(Error::Failed(format!("{package} does not build with {version} ({status}); see above")));
     }
-    Ok(root.join("target/bpf").join(TARGET).join("release/burst-ebpf"))
+    Ok(root.join("target/bpf").join(TARGET).join("release").join(package))
 }

@@ -4,6 +4,7 @@ use std::env;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build::TEST_PROGRAMS;
 use crate::run::{cargo, root, run, say};
 use crate::setup::{For, setup};
 use crate::{bpf, tidy};
@@ -61,7 +62,7 @@ fn clippy_host() -> Result<()> {
 
 fn clippy_bpf() -> Result<()> {
     let mut clippy = bpf::command(root(), &bpf::toolchain()?, "cargo-clippy", "clippy", env::consts::ARCH);
-    run(clippy.args(["--", "--deny", "warnings"]))
+    run(clippy.args(["--package", bpf::PROGRAM, "--package", TEST_PROGRAMS, "--", "--deny", "warnings"]))
 }
 
 fn documentation() -> Result<()> {

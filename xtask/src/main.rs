@@ -12,6 +12,7 @@ mod check;
 mod tidy;
 mod test;
 mod demo;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Args),
     /// Show burst at work: a promotion peak over network namespaces. As root.
     Demo(demo::Args),
+    /// Measure what a packet costs, in nanoseconds, against its budget. As root.
+    Bench(bench::Args),
 }
 
 /// Whether `cargo xtask <name>` exists.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Test(args) => test::test(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Bench(args) => bench::bench(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
