@@ -1,6 +1,6 @@
 //! What is measured of burst's own program: one case per budget, each on the bed of a policy.
 //!
-//! A case is a golden [`Row`] for its first flow: what is timed is known to be right. Add a case in [`Table::policy`]; the
+//! A case is a golden [`Row`] for its first flow: what is timed is known to be right. Add a case in `Table::policy`; the
 //! budgets are those of the design, in net nanoseconds over a program that does nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
