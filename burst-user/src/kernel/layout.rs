@@ -61,8 +61,9 @@ pub(super) const SHARED: [Shared; 15] = [
     counters("LINK_COUNT", LINK_ROWS),
 ];
 
-/// Maps of one instance alone, never pinned: what it reports, policy, read-only data and the log.
-const OWN: [&str; 14] = [
+/// Maps of one instance alone, never pinned: what it reports, policy, read-only data, a word that
+/// stays zero, and the log.
+const OWN: [&str; 15] = [
     "REPORT",
     "DST4",
     "SRC4",
@@ -77,6 +78,7 @@ const OWN: [&str; 14] = [
     "ANSWERS",
     "AYA_LOGS",
     ".rodata",
+    ".bss",
 ];
 
 /// Set by the kernel on every device map (kernel/bpf/devmap.c, `__dev_map_alloc_node`): programs cannot write it.

@@ -9,6 +9,7 @@ mod extremes;
 mod forward;
 mod links;
 mod malformed;
+mod many_rules;
 mod one_arm;
 mod pins;
 mod replies;
