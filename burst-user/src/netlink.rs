@@ -1,19 +1,27 @@
 //! What the kernel says about devices and neighbours, by rtnetlink.
 //!
 //! Here: a device by name, addresses, the forwarding switch; the next hops of the links, which the kernel is asked to
-//! resolve and to keep fresh; and one task that follows the kernel's events and always holds the present [`NetState`].
-//! Not here: routes, and anything that is written into maps.
+//! resolve and to keep fresh; the router that the routing tables send the clients' packets to, if they have one way; and
+//! one task that follows the kernel's events and always holds the present [`NetState`]. Not here: anything that is written
+//! into maps.
 
 mod client;
 mod device;
+mod offload;
 mod neighbour;
-mod state;
 mod sysctl;
+mod raw;
+mod routes;
+mod gateway;
+mod state;
+mod clients;
 mod watch;
 
 pub use client::{Error, Netlink};
+pub use clients::{ClientState, ClientVlan, Gateway, Router};
 pub use device::{Device, Vlan};
+pub use gateway::Lookup;
 pub use neighbour::{Neighbour, Owner, Resolution};
-pub use state::{ClientState, LinkState, NetState, Why};
+pub use state::{LinkState, NetState, Why};
 pub use sysctl::{Family, forwarding};
 pub use watch::{Watch, watch};

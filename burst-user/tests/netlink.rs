@@ -10,6 +10,9 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+#[path = "netlink/ways.rs"]
+mod ways;
+
 use burst::config::model::Link;
 use burst::netlink::{Error, Family, LinkState, NetState, Netlink, Owner, Resolution, Watch, Why, forwarding, watch};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};

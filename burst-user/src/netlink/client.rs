@@ -18,7 +18,7 @@ use crate::kernel::PRIVILEGES;
 
 /// The kernel answers in microseconds, unless its one lock for network configuration is held: creating and deleting many
 /// devices holds it for a second or more.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// A dump during which something changed is incomplete and asked for again, so many times.
 const DUMPS: usize = 4;
 
@@ -176,6 +176,18 @@ impl Netlink {
             Err(error) => return Err(error),
         }
         self.neighbour(ifindex, address).await
+    }
+
+    /// Takes back what burst did to one neighbour.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn release_neighbour(&self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
+        let entry = self.neighbour(ifindex, address).await?;
+        match entry.as_ref().and_then(neighbour::release) {
+            Some(request) => self.ask(request, || format!("let go of neighbour {address}")).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Takes back what burst did to neighbours, on all devices of the namespace: removes the entries it added, and

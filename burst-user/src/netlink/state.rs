@@ -1,13 +1,14 @@
-//! The devices and neighbours that matter, and what follows from them for links and client devices. Pure: events in, state
-//! out.
+//! The devices and neighbours that matter, and what follows from them for links; for client devices it is in `clients`. Pure:
+//! events in, state out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::model::Link;
 
-use super::device::Device;
+use super::clients::{ClientState, ClientVlan, Gateway};
+use super::device::{Device, Vlan};
 use super::neighbour::{Neighbour, Resolution};
 
 /// The state of every configured link and client device, in the order of the configuration.
@@ -17,6 +18,10 @@ pub struct NetState {
     pub links: Vec<LinkState>,
     /// Client devices.
     pub clients: Vec<ClientState>,
+    /// VLAN devices on client devices, by index.
+    pub vlans: Vec<ClientVlan>,
+    /// How replies find their way to the clients, of IPv4 and IPv6.
+    pub gateways: [Gateway; 2],
 }
 
 /// What a link can do now.
@@ -41,24 +46,6 @@ pub struct LinkState {
     pub mtu: u16,
 }
 
-/// What a client device is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientState {
-    /// Its name.
-    pub name: String,
-    /// Its index; 0 when it does not exist. Another index than before means another device of the same name: what was
-    /// attached to the old one is gone.
-    pub ifindex: u32,
-    /// Its MAC address; zero when unknown.
-    pub mac: [u8; 6],
-    /// Largest IP packet in bytes; 0 when it does not exist.
-    pub mtu: u32,
-    /// Whether it carries packets now.
-    pub up: bool,
-    /// Why it is up or not.
-    pub why: Why,
-}
-
 /// Why a link or client device is up or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -78,6 +65,8 @@ pub enum Why {
     NoVlanDevice,
     /// The VLAN device was set down.
     VlanDeviceDown,
+    /// The device takes off the VLAN tags of what it receives: replies could not be told from others.
+    TagsStripped,
     /// The next hop was asked for and has not answered yet.
     Resolving,
     /// The next hop does not answer.
@@ -87,8 +76,8 @@ pub enum Why {
 }
 
 impl Device {
-    /// Whether it carries packets.
-    fn carries(&self) -> Why {
+    /// Whether it carries packets, in words.
+    pub(super) fn carries(&self) -> Why {
         match (self.up, self.carrier) {
             (false, _) => Why::DeviceDown,
             (true, false) => Why::NoCarrier,
@@ -110,6 +99,7 @@ impl Why {
             Self::NoCarrier => "no carrier",
             Self::NoVlanDevice => "no VLAN device with this id on the parent",
             Self::VlanDeviceDown => "VLAN device is set down",
+            Self::TagsStripped => "device takes VLAN tags off (ethtool -K DEVICE rxvlan off)",
             Self::Resolving => "next hop is being resolved",
             Self::NoAnswer => "next hop does not answer",
             Self::ForwardingOff => "forwarding is off on the device (sysctl)",
@@ -128,13 +118,50 @@ impl fmt::Display for Why {
 pub(super) struct Table {
     devices: HashMap<u32, Device>,
     neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// Next hops of links and routers to the clients.
     next_hops: HashSet<IpAddr>,
+    /// Devices that were asked whether they take VLAN tags off, and the answer.
+    strips_tags: HashMap<u32, bool>,
 }
 
 impl Table {
-    /// Knows nothing yet; neighbours other than the links' next hops will not be looked at.
+    /// Knows nothing yet; neighbours other than the links' next hops will not be looked at, unless [`Self::look_at`] says so.
     pub(super) fn new(links: &[Link]) -> Self {
         Self { next_hops: links.iter().filter_map(|link| link.next_hop).collect(), ..Self::default() }
+    }
+
+    /// Looks at the neighbours of another address, too.
+    pub(super) fn look_at(&mut self, address: IpAddr) {
+        self.next_hops.insert(address);
+    }
+
+    /// What a device does with the VLAN tags of frames it receives.
+    pub(super) fn put_strips_tags(&mut self, ifindex: u32, strips: bool) {
+        self.strips_tags.insert(ifindex, strips);
+    }
+
+    /// Devices whose treatment of VLAN tags matters: index and name.
+    pub(super) fn trunks(&self, links: &[Link], clients: &[String]) -> Vec<(u32, String)> {
+        let tagged = links.iter().filter(|link| link.vlan.is_some()).map(|link| &link.device);
+        let carries =
+            |name: &&String| self.named(name).is_some_and(|device| self.vlans_on(device.ifindex).next().is_some());
+        let names: BTreeSet<&String> = tagged.chain(clients.iter().filter(carries)).collect();
+        names.into_iter().filter_map(|name| Some((self.named(name)?.ifindex, name.clone()))).collect()
+    }
+
+    /// VLAN devices on a device.
+    pub(super) fn vlans_on(&self, parent: u32) -> impl Iterator<Item = (&Device, Vlan)> {
+        self.devices
+            .values()
+            .filter_map(move |device| Some((device, device.vlan.filter(|vlan| vlan.parent == parent)?)))
+    }
+
+    /// Whether a device carries packets, and what it stands on, if anything, does, too.
+    pub(super) fn carries(&self, ifindex: u32) -> bool {
+        let carries = |device: &Device| device.carries() == Why::Up;
+        self.device(ifindex).is_some_and(|device| {
+            carries(device) && device.vlan.is_none_or(|vlan| self.device(vlan.parent).is_some_and(carries))
+        })
     }
 
     /// The device of an index.
@@ -146,6 +173,7 @@ impl Table {
     pub(super) fn set_devices(&mut self, devices: Vec<Device>) {
         self.devices = devices.into_iter().map(|device| (device.ifindex, device)).collect();
         self.neighbours.retain(|(ifindex, _), _| self.devices.contains_key(ifindex));
+        self.strips_tags.retain(|ifindex, _| self.devices.contains_key(ifindex));
     }
 
     /// A device appeared or changed.
@@ -157,6 +185,7 @@ impl Table {
     pub(super) fn remove_device(&mut self, ifindex: u32) {
         self.devices.remove(&ifindex);
         self.neighbours.retain(|(of, _), _| *of != ifindex);
+        self.strips_tags.remove(&ifindex);
     }
 
     /// The neighbour, if known.
@@ -176,14 +205,15 @@ impl Table {
         }
     }
 
-    fn named(&self, name: &str) -> Option<&Device> {
+    /// The device of a name.
+    pub(super) fn named(&self, name: &str) -> Option<&Device> {
         self.devices.values().find(|device| device.name == name)
     }
 
     fn vlan_of(&self, parent: u32, id: u16) -> Option<&Device> {
-        let of = |device: &&Device| device.vlan.is_some_and(|vlan| vlan.parent == parent && vlan.id == id);
+        let of = self.vlans_on(parent).filter(|(_, vlan)| vlan.id == id);
         // Two devices for one VLAN (one per VLAN protocol is all the kernel allows) do not occur; be definite anyway.
-        self.devices.values().filter(of).min_by_key(|device| device.ifindex)
+        of.map(|(device, _)| device).min_by_key(|device| device.ifindex)
     }
 
     /// The state of one link.
@@ -201,6 +231,7 @@ impl Table {
             (Some(device), _) if device.vlan.is_some() => Why::IsVlan,
             (Some(device), _) if device.mac.is_none() => Why::NotEthernet,
             (Some(device), _) if device.carries() != Why::Up => device.carries(),
+            (Some(device), _) if link.vlan.is_some() && self.strips(device) => Why::TagsStripped,
             (Some(_), None) => Why::NoVlanDevice,
             (Some(_), Some(upper)) if !upper.up => Why::VlanDeviceDown,
             (Some(_), Some(upper)) if !upper.carrier => Why::NoCarrier,
@@ -224,29 +255,16 @@ impl Table {
         }
     }
 
-    /// The state of one client device.
-    pub(super) fn client(&self, name: &str) -> ClientState {
-        let device = self.named(name);
-        let why = match device {
-            None => Why::NoDevice,
-            Some(device) if device.mac.is_none() => Why::NotEthernet,
-            Some(device) => device.carries(),
-        };
-        ClientState {
-            name: name.to_owned(),
-            ifindex: device.map_or(0, |device| device.ifindex),
-            mac: device.and_then(|device| device.mac).unwrap_or_default(),
-            mtu: device.map_or(0, |device| device.mtu),
-            up: why == Why::Up,
-            why,
-        }
+    /// Whether a device takes VLAN tags off, as far as it was asked.
+    pub(super) fn strips(&self, device: &Device) -> bool {
+        self.strips_tags.get(&device.ifindex).copied().unwrap_or(false)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::{Owner, Vlan};
+    use crate::netlink::Owner;
 
     const PARENT: u32 = 3;
     const TAGGED: u32 = 9;
@@ -347,8 +365,13 @@ mod tests {
             let state = table(devices, [router(neighbour, Resolution::Resolved)]).link(&link(Some(101)));
             assert_eq!((state.why, state.up), (why, false));
         }
-        let other = table([parent(), tagged()], [router(TAGGED, Resolution::Resolved)]).link(&link(Some(102)));
-        assert_eq!(other.why, Why::NoVlanDevice);
+        let mut table = table([parent(), tagged()], [router(TAGGED, Resolution::Resolved)]);
+        assert_eq!(table.link(&link(Some(102))).why, Why::NoVlanDevice);
+        assert_eq!(table.trunks(&[link(Some(101)), link(None)], &[]), [(PARENT, "eth1".to_owned())]);
+        table.put_strips_tags(PARENT, true);
+        assert_eq!(table.link(&link(Some(101))).why, Why::TagsStripped);
+        table.put_strips_tags(PARENT, false);
+        assert_eq!(table.link(&link(Some(101))).why, Why::Up);
     }
 
     #[test]
@@ -395,14 +418,5 @@ mod tests {
         let other: IpAddr = "10.64.0.77".parse().unwrap();
         table.put_neighbour(PARENT, other, Some(Neighbour { address: other, ..router(PARENT, Resolution::Resolved) }));
         assert_eq!(table.neighbour(PARENT, other), None);
-    }
-
-    #[test]
-    fn a_client_device_needs_no_neighbour() {
-        let table = table([parent()], []);
-        let up =
-            ClientState { name: "eth1".into(), ifindex: PARENT, mac: PARENT_MAC, mtu: 9000, up: true, why: Why::Up };
-        assert_eq!(table.client("eth1"), up);
-        assert_eq!(table.client("eth0").why, Why::NoDevice);
     }
 }

@@ -5,7 +5,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the rounds are real time: what is asked for is the kernel")]
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
@@ -20,14 +23,20 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::config::model::Link;
 
 use super::client::{Error, Netlink};
+use super::clients::Gateway;
 use super::device::Device;
+use super::gateway::Lookup;
 use super::neighbour::{Neighbour, Owner, Resolution};
-use super::state::{NetState, Table};
+use super::offload;
+use super::routes::{self, Ways};
+use super::state::{NetState, Table, Why};
 
 /// How often next hops are looked after when nothing happens; also the shortest time between two requests for one.
 const ROUND: Duration = Duration::from_secs(1);
 /// How often everything is read anew, in case an event was lost without the kernel saying so.
 const RESYNC: Duration = Duration::from_secs(30);
+/// How long the start waits for the routing tables to be read: what they say is of use, not needed.
+const ROUTES: Duration = Duration::from_secs(1);
 /// Events that are handled as one change at most: a flapping device is published once, a storm is not waited out.
 const BATCH: usize = 64;
 /// Receive buffer for events in bytes; the kernel allows no more than net.core.rmem_max.
@@ -70,18 +79,35 @@ impl Drop for Watch {
 /// appear, and its state says so until then.
 pub async fn watch(links: &[Link], clients: &[String]) -> Result<Watch, Error> {
     let events = subscribe()?;
+    let devices = Arc::new(offload::open().map_err(Error::Socket)?);
+    let (ways, mut followed) = tokio::sync::watch::channel([const { Err(Lookup::Reading) }; 2]);
     let mut keeper = Keeper {
         client: Netlink::open()?,
+        devices,
         table: Table::new(links),
-        links: links.iter().map(|link| Kept { link: link.clone(), asked: None, asking: false, events: 0 }).collect(),
+        links: links.to_vec(),
+        // A next hop for each link, and a router for each family.
+        kept: (0..links.len() + 2).map(|_| Kept::default()).collect(),
         clients: clients.to_vec(),
+        routes: JoinSet::new(),
+        ways: followed.clone(),
+        known: [const { Err(Lookup::Reading) }; 2],
+        former: [None; 2],
+        trunks: HashSet::new(),
         answers: JoinSet::new(),
         events: 0,
         // Replaced by a whole state before anybody sees it.
         state: Sender::new(NetState::default()),
     };
-    let picture = picture(keeper.client.clone(), links.to_vec()).await?;
+    keeper.routes.spawn(routes::follow(ways));
+    let picture = picture(keeper.client.clone(), Arc::clone(&keeper.devices), links.to_vec(), clients.to_vec()).await?;
     keeper.adopt(picture);
+    // Both families are read, or cannot be.
+    let read = |ways: &Ways| ways.iter().all(|way| *way != Err(Lookup::Reading));
+    if tokio::time::timeout(ROUTES, followed.wait_for(read)).await.is_err() {
+        tracing::info!("the routing tables are still changing");
+    }
+    keeper.routed();
     keeper.publish();
     let state = keeper.state.subscribe();
     let task = tokio::spawn(async move { keeper.run(events).await });
@@ -99,13 +125,19 @@ fn subscribe() -> Result<impl Stream<Item = Event> + Unpin + Send + use<>, Error
     Ok(events)
 }
 
-/// Everything, read at one time.
+/// Everything but routes, read at one time.
 struct Picture {
     devices: Vec<Device>,
     neighbours: Vec<(u32, IpAddr, Option<Neighbour>)>,
+    strips_tags: Vec<(u32, bool)>,
 }
 
-async fn picture(client: Netlink, links: Vec<Link>) -> Result<Picture, Error> {
+async fn picture(
+    client: Netlink,
+    asked: Arc<OwnedFd>,
+    links: Vec<Link>,
+    clients: Vec<String>,
+) -> Result<Picture, Error> {
     let devices = client.devices().await?;
     let mut table = Table::new(&links);
     table.set_devices(devices.clone());
@@ -116,12 +148,29 @@ async fn picture(client: Netlink, links: Vec<Link>) -> Result<Picture, Error> {
             neighbours.push((ifindex, next_hop, client.neighbour(ifindex, next_hop).await?));
         }
     }
-    Ok(Picture { devices, neighbours })
+    let mut strips_tags = Vec::new();
+    for (ifindex, name) in table.trunks(&links, &clients) {
+        strips_tags.extend(strips(Arc::clone(&asked), name).await.map(|strips| (ifindex, strips)));
+    }
+    Ok(Picture { devices, neighbours, strips_tags })
 }
 
-/// A link whose next hop is kept.
+/// Whether a device takes VLAN tags off; `None` when it does not say. Beside the task: the kernel answers under its lock.
+async fn strips(asked: Arc<OwnedFd>, device: String) -> Option<bool> {
+    let name = device.clone();
+    match tokio::task::spawn_blocking(move || offload::strips_tags(&*asked, &name)).await {
+        Ok(Ok(strips)) => Some(strips),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, device, "cannot be asked for its offloads");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// A neighbour that is kept: the next hop of a link, or the router of a family.
+#[derive(Default)]
 struct Kept {
-    link: Link,
     /// When the kernel was last asked to resolve it.
     asked: Option<Instant>,
     /// Whether an answer is outstanding.
@@ -132,15 +181,29 @@ struct Kept {
 
 /// What was asked beside the task.
 enum Answer {
-    Neighbour { of: usize, ifindex: u32, events: u64, entry: Result<Option<Neighbour>, Error> },
+    Neighbour { of: usize, at: (u32, IpAddr), events: u64, entry: Result<Option<Neighbour>, Error> },
     Picture { events: u64, picture: Result<Picture, Error> },
+    Tags { ifindex: u32, strips: Option<bool> },
+    Released { address: IpAddr, result: Result<(), Error> },
 }
 
 struct Keeper {
     client: Netlink,
+    /// To ask devices by, in the network namespace of who started the task.
+    devices: Arc<OwnedFd>,
     table: Table,
-    links: Vec<Kept>,
+    links: Vec<Link>,
+    kept: Vec<Kept>,
     clients: Vec<String>,
+    /// The task that follows routes.
+    routes: JoinSet<()>,
+    ways: Receiver<Ways>,
+    /// The ways as they were last looked at.
+    known: Ways,
+    /// The routers that were kept before the routing tables began to change.
+    former: [Option<(u32, IpAddr)>; 2],
+    /// Devices that are to be asked again what they do with VLAN tags.
+    trunks: HashSet<u32>,
     answers: JoinSet<Answer>,
     /// Events seen that changed the table: a picture from before the last of them is out of date.
     events: u64,
@@ -173,8 +236,16 @@ impl Keeper {
                         Err(error) => return error,
                     },
                 },
+                Ok(()) = self.ways.changed() => self.routed(),
                 Some(answer) = self.answers.join_next() => match answer {
-                    Ok(Answer::Neighbour { of, ifindex, events, entry }) => self.answered(of, ifindex, events, entry),
+                    Ok(Answer::Neighbour { of, at, events, entry }) => self.answered(of, at, events, entry),
+                    Ok(Answer::Tags { ifindex, strips: Some(strips) }) if self.table.device(ifindex).is_some() => {
+                        self.table.put_strips_tags(ifindex, strips);
+                    }
+                    Ok(Answer::Tags { .. } | Answer::Released { result: Ok(()), .. }) => {}
+                    Ok(Answer::Released { address, result: Err(error) }) => {
+                        tracing::warn!(%error, %address, "the former router stays resolved");
+                    }
                     Ok(Answer::Picture { events, picture }) => {
                         syncing = false;
                         match picture {
@@ -210,6 +281,7 @@ impl Keeper {
                 let known = self.table.device(message.header.index);
                 if let Some(device) = Device::parse(&message, known) {
                     self.events += 1;
+                    self.trunks.insert(device.ifindex);
                     self.table.put_device(device);
                 }
             }
@@ -241,57 +313,114 @@ impl Keeper {
     }
 
     fn heard(&mut self, ifindex: u32, address: IpAddr, entry: Option<Neighbour>) {
-        for kept in self.links.iter_mut().filter(|kept| kept.link.next_hop == Some(address)) {
-            kept.events += 1;
-            self.events += 1;
+        for of in 0..self.kept.len() {
+            if self.wanted(of).is_some_and(|(_, wanted)| wanted == address) {
+                self.kept[of].events += 1;
+                self.events += 1;
+            }
         }
         self.table.put_neighbour(ifindex, address, entry);
     }
 
-    /// Asks the kernel to resolve every next hop that needs it.
-    fn look_after(&mut self) {
-        let now = Instant::now();
-        for (of, kept) in self.links.iter_mut().enumerate() {
-            let Some(address) = kept.link.next_hop else { continue };
-            let state = self.table.link(&kept.link);
-            let due = kept.asked.is_none_or(|asked| now.duration_since(asked) >= ROUND);
-            let ready = matches!(state.why, super::Why::Up | super::Why::Resolving | super::Why::NoAnswer);
-            let known = self.table.neighbour(state.neighbour_ifindex, address);
-            if !ready || !due || kept.asking || !wants_care(known) {
-                continue;
+    /// The neighbour that is kept in a place: device and address.
+    fn wanted(&self, of: usize) -> Option<(u32, IpAddr)> {
+        match self.links.get(of) {
+            Some(link) => {
+                let ready = [Why::Up, Why::Resolving, Why::NoAnswer, Why::TagsStripped];
+                let state = self.table.link(link);
+                Some((state.neighbour_ifindex, link.next_hop.filter(|_| ready.contains(&state.why))?))
             }
-            (kept.asked, kept.asking) = (Some(now), true);
-            let (client, ifindex) = (self.client.clone(), state.neighbour_ifindex);
-            let events = kept.events;
-            self.answers.spawn(async move {
-                let entry = client.keep_neighbour(ifindex, address).await;
-                Answer::Neighbour { of, ifindex, events, entry }
-            });
+            None => {
+                let way = self.known[of - self.links.len()].as_ref().ok()?;
+                let ours = !matches!(
+                    self.table.gateway(&self.clients, &Ok(way.clone())),
+                    Gateway::Lookup(Lookup::Elsewhere | Lookup::Down)
+                );
+                ours.then_some((way.oif, way.gateway))
+            }
         }
     }
 
-    fn answered(&mut self, of: usize, ifindex: u32, events: u64, entry: Result<Option<Neighbour>, Error>) {
-        let kept = &mut self.links[of];
+    /// Takes note of what routes come to; a router that is none any more is let go of.
+    fn routed(&mut self) {
+        let ways = self.ways.borrow_and_update().clone();
+        for (family, way) in ways.into_iter().enumerate() {
+            let of = self.links.len() + family;
+            let former = self.wanted(of);
+            if way == Err(Lookup::Reading) {
+                // What it was is kept until what it is has been read.
+                self.known[family] = way;
+                self.former[family] = former.or(self.former[family]);
+                continue;
+            }
+            if let Ok(way) = &way {
+                self.table.look_at(way.gateway);
+            }
+            self.known[family] = way;
+            let former = former.or(self.former[family].take());
+            let kept: Vec<_> = (0..self.kept.len()).filter_map(|of| self.wanted(of)).collect();
+            if let Some((ifindex, address)) = former.filter(|former| !kept.contains(former)) {
+                self.kept[of] = Kept::default();
+                let client = self.client.clone();
+                self.answers.spawn(async move {
+                    Answer::Released { address, result: client.release_neighbour(ifindex, address).await }
+                });
+            }
+        }
+    }
+
+    /// Asks the kernel to resolve every neighbour that needs it, and devices what they do with tags.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        for of in 0..self.kept.len() {
+            let Some((ifindex, address)) = self.wanted(of) else { continue };
+            let wants_care = wants_care(self.table.neighbour(ifindex, address));
+            let kept = &mut self.kept[of];
+            let due = kept.asked.is_none_or(|asked| now.duration_since(asked) >= ROUND);
+            if !due || kept.asking || !wants_care {
+                continue;
+            }
+            (kept.asked, kept.asking) = (Some(now), true);
+            let (client, events) = (self.client.clone(), kept.events);
+            self.answers.spawn(async move {
+                let entry = client.keep_neighbour(ifindex, address).await;
+                Answer::Neighbour { of, at: (ifindex, address), events, entry }
+            });
+        }
+        if self.trunks.is_empty() {
+            return;
+        }
+        for (ifindex, name) in self.table.trunks(&self.links, &self.clients) {
+            if self.trunks.contains(&ifindex) {
+                let asked = Arc::clone(&self.devices);
+                self.answers.spawn(async move { Answer::Tags { ifindex, strips: strips(asked, name).await } });
+            }
+        }
+        self.trunks.clear();
+    }
+
+    fn answered(&mut self, of: usize, at: (u32, IpAddr), events: u64, entry: Result<Option<Neighbour>, Error>) {
+        let (ifindex, address) = at;
+        let kept = &mut self.kept[of];
         kept.asking = false;
         match entry {
             // An event that came meanwhile is newer than the answer; the next round asks again if need be.
             Ok(entry) if kept.events == events => {
-                if let Some(address) = kept.link.next_hop.filter(|_| self.table.device(ifindex).is_some()) {
+                if self.table.device(ifindex).is_some() {
                     self.table.put_neighbour(ifindex, address, entry);
                 }
             }
             Ok(_) => {}
-            Err(error) => {
-                let link = &kept.link.name;
-                tracing::warn!(%error, %link, "the next hop cannot be resolved; trying again");
-            }
+            Err(error) => tracing::warn!(%error, %address, "a next hop cannot be resolved; trying again"),
         }
     }
 
     fn take_picture(&mut self) {
         let events = self.events;
-        let (client, links) = (self.client.clone(), self.links.iter().map(|kept| kept.link.clone()).collect());
-        self.answers.spawn(async move { Answer::Picture { events, picture: picture(client, links).await } });
+        let (client, asked) = (self.client.clone(), Arc::clone(&self.devices));
+        let (links, clients) = (self.links.clone(), self.clients.clone());
+        self.answers
+            .spawn(async move { Answer::Picture { events, picture: picture(client, asked, links, clients).await } });
     }
 
     fn adopt(&mut self, picture: Picture) {
@@ -299,13 +428,18 @@ impl Keeper {
         for (ifindex, address, entry) in picture.neighbours {
             self.table.put_neighbour(ifindex, address, entry);
         }
+        for (ifindex, strips) in picture.strips_tags {
+            self.table.put_strips_tags(ifindex, strips);
+        }
     }
 
     /// Tells everybody, if something changed.
     fn publish(&self) {
         let state = NetState {
-            links: self.links.iter().map(|kept| self.table.link(&kept.link)).collect(),
+            links: self.links.iter().map(|link| self.table.link(link)).collect(),
             clients: self.clients.iter().map(|name| self.table.client(name)).collect(),
+            vlans: self.table.client_vlans(&self.clients),
+            gateways: [0, 1].map(|family| self.table.gateway(&self.clients, &self.known[family])),
         };
         self.state.send_if_modified(|known| {
             let changed = *known != state;
