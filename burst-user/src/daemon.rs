@@ -79,6 +79,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     }
     core.tell_what_stays();
     let Core { publisher, .. } = core;
+    publisher.leave();
     match config.edge.on_exit {
         _ if result.is_err() => {}
         OnExit::Leave => tracing::info!("leaving: traffic goes on under what is pinned"),

@@ -28,6 +28,7 @@ fn status() -> Status {
         classes: vec![],
         links: vec![],
         clients: vec![],
+        gateways: vec![],
         other: vec![],
         warnings: vec![],
     }

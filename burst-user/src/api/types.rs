@@ -44,6 +44,9 @@ pub struct Status {
     pub links: Vec<Link>,
     /// Client devices, in the order of the configuration.
     pub clients: Vec<Client>,
+    /// How replies find their way to the clients, of the families that are shifted.
+    #[serde(default)]
+    pub gateways: Vec<Gateway>,
     /// Packets that belong to no class, by reason, since the maps were made; reasons without packets are left out.
     pub other: Vec<ReasonCount>,
     /// What an operator should know and no row above says.
@@ -242,6 +245,34 @@ pub struct Client {
     pub up: bool,
     /// Why it is up or not.
     pub why: String,
+}
+
+/// How the replies of a family find their way to the clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// 4 or 6.
+    pub family: u8,
+    /// The one router they all go by; `None`: the routing table is asked about each.
+    pub router: Option<Router>,
+    /// Why the routing table is asked; `None` where it is not.
+    pub why: Option<String>,
+}
+
+/// The router to the clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// Its MAC address, `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    /// The client device it is reached by.
+    pub device: String,
+    /// VLAN id; `None` is untagged.
+    pub vlan: Option<u16>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Destinations that the routing table is asked about all the same.
+    pub except: Vec<String>,
 }
 
 /// An operator's order that is in force.

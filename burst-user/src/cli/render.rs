@@ -2,7 +2,7 @@
 
 mod table;
 
-use crate::api::types::{Burst, Class, Endpoint, Link, Mode, ReasonCount, Share, Source, Status, Traffic};
+use crate::api::types::{Burst, Class, Endpoint, Gateway, Link, Mode, ReasonCount, Share, Source, Status, Traffic};
 
 use table::{Align, Table};
 
@@ -32,6 +32,9 @@ pub fn render(status: &Status) -> String {
         }
         out += "\n";
         out += &table.render("");
+    }
+    for gateway in &status.gateways {
+        out += &render_gateway(gateway);
     }
     if !status.other.is_empty() {
         out += "\npackets of no class\n";
@@ -187,6 +190,23 @@ fn render_links(links: &[Link]) -> String {
         table.note(note);
     }
     table.render("")
+}
+
+fn render_gateway(gateway: &Gateway) -> String {
+    let Gateway { family, router, why } = gateway;
+    match router {
+        Some(router) => {
+            let device =
+                router.vlan.map_or_else(|| router.device.clone(), |vlan| format!("{} vlan {vlan}", router.device));
+            let except = router.except.len();
+            let (address, mac) = (router.address, &router.mac);
+            format!("replies of IPv{family} go by {address} ({mac}) on {device}, but for {except} prefixes\n")
+        }
+        None => {
+            let why = why.as_deref().unwrap_or("unknown");
+            format!("replies of IPv{family}: the routing table is asked for each: {why}\n")
+        }
+    }
 }
 
 fn state(up: bool, why: &str) -> String {

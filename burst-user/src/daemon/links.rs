@@ -1,11 +1,13 @@
-//! A link's state → its row in the link table.
+//! What the kernel says of links and of the way to the clients → rows of the link and gateway tables.
 
-use burst_common::flow::{addr4, addr6};
+use burst_common::flow::{addr4, addr6, wide};
+use burst_common::gateway::{self, Except};
 use burst_common::link::{Link as Row, VIA_KERNEL};
 use bytemuck::Zeroable;
+use ipnet::IpNet;
 
 use crate::config::model::Link;
-use crate::netlink::LinkState;
+use crate::netlink::{Gateway, LinkState};
 
 /// The row of a link that is up; `None` of one that is not.
 pub(super) fn row(link: &Link, state: &LinkState) -> Option<Row> {
@@ -25,10 +27,34 @@ pub(super) fn row(link: &Link, state: &LinkState) -> Option<Row> {
     })
 }
 
+/// The row of a family whose replies take one way; `None`: the routing table is to be asked.
+pub(super) fn gateway(gateway: &Gateway) -> Option<gateway::Gateway> {
+    let Gateway::Cached(router) = gateway else { return None };
+    let mut row = gateway::Gateway {
+        macs: Row::macs(router.mac, router.device_mac),
+        ifindex: router.ifindex,
+        vlan: router.vlan,
+        mtu: router.mtu,
+        exceptions: router.except.len() as u32,
+        ..Zeroable::zeroed()
+    };
+    if router.except.len() > row.except.len() {
+        return None;
+    }
+    for (except, prefix) in row.except.iter_mut().zip(&router.except) {
+        let mask = match prefix {
+            IpNet::V4(net) => net.netmask().into(),
+            IpNet::V6(net) => net.netmask().into(),
+        };
+        *except = Except { addr: wide(prefix.network()), mask: wide(mask) };
+    }
+    Some(row)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Why;
+    use crate::netlink::{Lookup, Router, Why};
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0xff];
     const DEVICE: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -53,6 +79,7 @@ mod tests {
             name: "dx-1".into(),
             ifindex: 3,
             neighbour_ifindex: 9,
+            mac: DEVICE,
             device_mac: DEVICE,
             next_hop_mac: Some(ROUTER),
             up: true,
@@ -78,6 +105,41 @@ mod tests {
         let state = LinkState { next_hop_mac: None, device_mac: [0; 6], ..state() };
         let expected = Row { ifindex: 3, mtu: 1500, flags: VIA_KERNEL, ..Row::zeroed() };
         assert_eq!(row(&vpn, &state), Some(expected));
+    }
+
+    fn router() -> Router {
+        Router {
+            address: "192.0.2.2".parse().unwrap(),
+            mac: ROUTER,
+            device: "eth0".into(),
+            ifindex: 2,
+            device_mac: DEVICE,
+            vlan: 7,
+            mtu: 1500,
+            except: ["10.0.0.0/8", "127.0.0.1/32"].map(|prefix| prefix.parse().unwrap()).to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_gateways_row_excepts_what_takes_another_way() {
+        let row = gateway(&Gateway::Cached(Box::new(router()))).unwrap();
+        assert_eq!(
+            (row.macs, row.ifindex, row.vlan, row.mtu, row.exceptions),
+            (Row::macs(ROUTER, DEVICE), 2, 7, 1500, 2)
+        );
+        let excepts = |row: &gateway::Gateway, ip: &str| row.excepts(wide(ip.parse().unwrap()));
+        assert!(excepts(&row, "10.255.0.1") && excepts(&row, "127.0.0.1"));
+        assert!(!excepts(&row, "11.0.0.1") && !excepts(&row, "127.0.0.2"));
+        let six = Router { except: vec!["2001:db8:64::/64".parse().unwrap()], ..router() };
+        let row = gateway(&Gateway::Cached(Box::new(six))).unwrap();
+        assert!(excepts(&row, "2001:db8:64::ffff") && !excepts(&row, "2001:db8:65::"));
+        assert_eq!(gateway(&Gateway::Lookup(Lookup::Rules)), None);
+        let many = (0..9).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
+        assert_eq!(
+            gateway(&Gateway::Cached(Box::new(Router { except: many, ..router() }))),
+            None,
+            "no exception is lost"
+        );
     }
 
     #[test]

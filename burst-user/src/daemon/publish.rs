@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use burst_common::endpoint::Endpoint;
+use burst_common::gateway::Vlan;
 use burst_common::link::Link as LinkRow;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
@@ -21,7 +22,7 @@ use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
 use crate::kernel::{Attachment, Installation, KernelError, Maps, Plan};
-use crate::netlink::NetState;
+use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::Compiled;
 use crate::policy::ids::{Ids, endpoint_key};
 use crate::slots::{Candidate, Group, GroupId, Sweep, Table, Write, assign, key, space};
@@ -59,6 +60,8 @@ pub(super) struct Publisher<'a> {
     /// Pins that the last sweep found, per class id.
     pins: BTreeMap<u16, u64>,
     trace: Trace,
+    /// The VLAN devices as they were last published.
+    vlans: Option<Vec<(u32, Vlan)>>,
 }
 
 impl<'a> Publisher<'a> {
@@ -108,6 +111,7 @@ impl<'a> Publisher<'a> {
             refused: refused.collect(),
             pins: BTreeMap::new(),
             trace: Trace::default(),
+            vlans: None,
             classes,
             installation,
         })
@@ -212,8 +216,9 @@ impl<'a> Publisher<'a> {
         self.trouble.as_ref().map(|(_, error)| error)
     }
 
-    /// Brings link and endpoint tables in line with the state of the links.
+    /// Brings link, endpoint and gateway tables in line with what the kernel says.
     pub(super) fn follow_links(&mut self, net: &NetState) {
+        self.follow_ways(net);
         let maps = &self.installation.maps;
         let up: Vec<u8> = net
             .links
@@ -251,6 +256,42 @@ impl<'a> Publisher<'a> {
                 tracing::error!(link = link.name, why = %state.why, "link down");
                 maps.set_link(id, &LinkRow { ifindex: 0, ..row });
             }
+        }
+    }
+
+    /// Publishes the way to the clients. A way that is none any more is taken out before anything else is done.
+    fn follow_ways(&mut self, net: &NetState) {
+        for (family, gateway) in [4, 6].into_iter().zip(&net.gateways) {
+            let row = links::gateway(gateway);
+            let former = Some(self.maps().gateway(family)).filter(|row| row.ifindex != 0);
+            if row == former {
+                continue;
+            }
+            self.maps().set_gateway(family, row.as_ref());
+            match gateway {
+                Gateway::Cached(way) => {
+                    tracing::info!(family, router = %way.address, device = way.device, "replies take one way");
+                }
+                // Every change of a route passes through here, and is over in a moment.
+                Gateway::Lookup(Lookup::Reading) => {}
+                Gateway::Lookup(why) => tracing::info!(family, %why, "the routing table is asked for each reply"),
+            }
+        }
+        let vlans =
+            net.vlans.iter().map(|vlan| (vlan.ifindex, Vlan { parent: vlan.vlan.parent, vlan: vlan.vlan.id.into() }));
+        let vlans: Vec<_> = vlans.collect();
+        if self.vlans.as_ref() != Some(&vlans) {
+            if let Err(error) = self.installation.maps.set_vlans(&vlans) {
+                tracing::error!(%error, "replies to clients of some VLANs are left to the kernel");
+            }
+            self.vlans = Some(vlans);
+        }
+    }
+
+    /// Leaves the way to the clients to the routing table, which needs nobody to follow it.
+    pub(super) fn leave(&self) {
+        for family in [4, 6] {
+            self.maps().set_gateway(family, None);
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) async fn follow_kernel(config: &Config) -> Result<Watch, Error> {
     for (link, state) in config.links.iter().zip(&state.links) {
         present(&link.device, state.ifindex, &format!("link `{}`", link.name))?;
         not_yet(config, link)?;
+        tagged(link, state.why)?;
         forwards(config, &link.device)?;
     }
     Ok(watch)
@@ -69,6 +70,30 @@ fn present(device: &str, ifindex: u32, what: &str) -> Result<(), KernelError> {
     ))
 }
 
+/// A link of a VLAN needs the VLAN device, which its next hop is a neighbour on, and a parent that leaves tags where they are.
+fn tagged(link: &Link, why: Why) -> Result<(), KernelError> {
+    let (name, device, vlan) = (&link.name, &link.device, link.vlan.unwrap_or(0));
+    let refused = |what, fix| Err(KernelError::new(Kind::Device, format!("link `{name}`: {what}"), fix));
+    match why {
+        Why::NoVlanDevice => {
+            let dotted = format!("{device}.{vlan}");
+            // IFNAMSIZ, 16 bytes with the NUL.
+            let upper = if dotted.len() < 16 { dotted } else { format!("vlan{vlan}") };
+            refused(
+                format!("there is no VLAN device with id {vlan} on `{device}`: its next hop could not be resolved"),
+                format!("ip link add link {device} name {upper} type vlan id {vlan} && ip link set {upper} up"),
+            )
+        }
+        Why::TagsStripped => refused(
+            format!(
+                "`{device}` takes the VLAN tags off what it receives (rx-vlan-offload): replies could not be told apart"
+            ),
+            format!("ethtool -K {device} rxvlan off"),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Replies from a link are routed to their clients: the kernel answers the lookup only where forwarding is on.
 fn forwards(config: &Config, device: &str) -> Result<(), Error> {
     let Some(name) = not_forwarding(config, device)? else { return Ok(()) };
@@ -80,13 +105,16 @@ fn forwards(config: &Config, device: &str) -> Result<(), Error> {
     )))
 }
 
+/// Whether any class shifts IPv4, and IPv6.
+pub(super) fn shifted(config: &Config) -> [bool; 2] {
+    let rules = config.classes.iter().filter(|class| class.burst.is_some()).flat_map(|class| &class.rules);
+    let prefixes: Vec<_> = rules.flat_map(|rule| &rule.dst).collect();
+    [true, false].map(|v4| prefixes.iter().any(|net| net.addr().is_ipv4() == v4))
+}
+
 /// The family, as sysctl names it, that a class uses and a device does not forward.
 fn not_forwarding(config: &Config, device: &str) -> Result<Option<&'static str>, netlink::Error> {
-    let prefixes = || config.classes.iter().filter(|class| class.burst.is_some()).flat_map(|class| &class.rules);
-    for (family, name, used) in [
-        (Family::V4, "ipv4", prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv4()))),
-        (Family::V6, "ipv6", prefixes().any(|rule| rule.dst.iter().any(|net| net.addr().is_ipv6()))),
-    ] {
+    for ((family, name), used) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")].into_iter().zip(shifted(config)) {
         if used && !netlink::forwarding(device, family)? {
             return Ok(Some(name));
         }
@@ -140,10 +168,10 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
 pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, client.mac, None));
-    let links = config.links.iter().zip(&net.links);
+    let links = config.links.iter().zip(&net.links).filter(|(link, _)| link.next_hop.is_some());
     let links = links.map(|(link, state)| {
         let way = ids.get(&link.name).map(|&id| (id, link.vlan.unwrap_or(0)));
-        (&link.device, state.ifindex, state.device_mac, way)
+        (&link.device, state.ifindex, state.mac, way)
     });
     for (name, ifindex, mac, link) in clients.chain(links) {
         let device = devices.entry(name.clone()).or_insert_with(|| Device {
@@ -159,7 +187,18 @@ pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetStat
         }
     }
     // A device that is gone for now is attached to when it comes back.
-    devices.into_values().filter(|device| device.ifindex != 0).collect()
+    let mut devices: Vec<_> = devices.into_values().filter(|device| device.ifindex != 0).collect();
+    for device in &mut devices {
+        let tagged =
+            config.links.iter().zip(&net.links).filter(|(link, _)| link.device == device.name && link.vlan.is_some());
+        let tagged = tagged.map(|(_, state)| state.device_mac);
+        let vlans = net.vlans.iter().filter(|vlan| vlan.vlan.parent == device.ifindex).map(|vlan| vlan.mac);
+        // A VLAN device with an address of its own: frames for it are not for others.
+        if tagged.chain(vlans).any(|mac| ![device.mac, [0; 6]].contains(&mac)) {
+            device.mac = [0; 6];
+        }
+    }
+    devices
 }
 
 /// Tells the service manager, if there is one, that the daemon is up.

@@ -13,7 +13,7 @@ use super::observe::Snapshot;
 use crate::api::types::{self as api, Mode, ReasonCount, Share, Slots, Source, Status, Traffic};
 use crate::config::model::{Burst, Class};
 use crate::decide::trust;
-use crate::netlink::NetState;
+use crate::netlink::{Gateway, NetState};
 
 /// Too few new flows in a window to call what they did a share.
 const FEW: u64 = 20;
@@ -51,6 +51,12 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
     if core.publisher.maps().control().bypass != 0 {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
+    for client in net.clients.iter().filter(|client| client.strips_tags) {
+        warnings.push(format!(
+            "client device {} takes VLAN tags off what it receives: clients of its VLANs look untagged (ethtool -K {0} rxvlan off)",
+            client.name
+        ));
+    }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     let mut status = Status {
         version: api::VERSION,
@@ -62,6 +68,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         classes: classes.collect(),
         links: links.collect(),
         clients: clients.collect(),
+        gateways: gateways(core, net),
         other: reasons(0),
         warnings,
     };
@@ -74,6 +81,26 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
     let found = super::warnings::warnings(&status, &core.decision, recent);
     status.warnings.extend(found);
     status
+}
+
+/// How replies find their way, of the families that any class shifts.
+fn gateways(core: &Core<'_>, net: &NetState) -> Vec<api::Gateway> {
+    let families = [4, 6].into_iter().zip(&net.gateways).zip(super::start::shifted(core.config));
+    let gateway = |((family, gateway), _): ((u8, &Gateway), bool)| match gateway {
+        Gateway::Lookup(why) => api::Gateway { family, router: None, why: Some(why.to_string()) },
+        Gateway::Cached(way) => {
+            let router = api::Router {
+                address: way.address,
+                mac: api::mac(way.mac),
+                device: way.device.clone(),
+                vlan: Some(way.vlan).filter(|vlan| *vlan != 0),
+                mtu: way.mtu,
+                except: way.except.iter().map(ToString::to_string).collect(),
+            };
+            api::Gateway { family, router: Some(router), why: None }
+        }
+    };
+    families.filter(|(_, shifted)| *shifted).map(gateway).collect()
 }
 
 fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {

@@ -162,6 +162,7 @@ mod tests {
             classes: vec![Class { name: "promo".into(), reasons, burst: Some(burst) }],
             links: vec![],
             clients: vec![Client { device: "eth0".into(), up: well, why: why.into() }],
+            gateways: vec![],
             other: vec![],
             warnings: vec![],
         }

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS, class_row, endpoint_row, link_row};
 use burst_common::endpoint::Endpoint;
+use burst_common::gateway::{Gateway, Vlan};
 use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS, MAX_RETURNS, MAX_SLOTS};
 use burst_common::link::Link;
 use burst_common::meta::{ABI, MAGIC, Meta, NAMES, Name};
@@ -28,6 +29,8 @@ pub struct Maps {
     links: Mapped<Link>,
     returns: Mapped<Return>,
     control: Mapped<Control>,
+    gateways: Mapped<Gateway>,
+    vlans: Map,
     class_count: Mapped<Counter>,
     endpoint_count: Mapped<Counter>,
     link_count: Mapped<Counter>,
@@ -90,6 +93,8 @@ impl Maps {
             links: map!("LINKS", MAX_LINKS),
             returns: map!("RETURNS", MAX_RETURNS),
             control: map!("CONTROL", 1),
+            gateways: map!("GATEWAYS", 2),
+            vlans: Map::HashMap(open("VLANS")?),
             class_count: map!("CLASS_COUNT", CLASS_ROWS * cpus),
             endpoint_count: map!("ENDPOINT_COUNT", ENDPOINT_ROWS * cpus),
             link_count: map!("LINK_COUNT", LINK_ROWS * cpus),
@@ -154,6 +159,46 @@ impl Maps {
             self.returns.write(row, &Return { proto: u8::MAX, ..former });
         }
         self.returns.write(row, entry);
+    }
+
+    /// Reads the gateway of a family (4 or 6).
+    #[must_use]
+    pub fn gateway(&self, family: u8) -> Gateway {
+        self.gateways.read(Gateway::row(family) as usize)
+    }
+
+    /// Writes the gateway of a family (4 or 6), or takes it out (`None`). What is there is taken out first, and what is new
+    /// counts with the last word that is written. A packet that read the row before may get parts of both, and is lost.
+    pub fn set_gateway(&self, family: u8, gateway: Option<&Gateway>) {
+        let row = Gateway::row(family) as usize;
+        self.gateways.write_word(row, Gateway::READY_OFFSET, 0);
+        if let Some(gateway) = gateway {
+            self.gateways.write(row, &Gateway { ifindex: 0, ..*gateway });
+            let ready = u64::from(gateway.macs[2]) | u64::from(gateway.ifindex) << 32;
+            self.gateways.write_word(row, Gateway::READY_OFFSET, ready.to_le());
+        }
+    }
+
+    /// Makes the table of VLAN devices hold these alone.
+    ///
+    /// # Errors
+    /// When the table is full or the kernel refuses; those before the one it failed at are there.
+    pub fn set_vlans(&mut self, vlans: &[(u32, Vlan)]) -> Result<(), KernelError> {
+        const SIZE: usize = size_of::<Vlan>();
+        let mut map: HashMap<&mut MapData, u32, [u8; SIZE]> =
+            HashMap::try_from(&mut self.vlans).map_err(|error| other("VLANS", &error))?;
+        let former: Vec<u32> = map.keys().collect::<Result<_, _>>().map_err(|error| other("VLANS", &error))?;
+        for gone in former.iter().filter(|former| vlans.iter().all(|(ifindex, _)| ifindex != *former)) {
+            match map.remove(gone) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                result => result.map_err(|error| other("VLANS", &error))?,
+            }
+        }
+        for (ifindex, vlan) in vlans {
+            map.insert(ifindex, bytemuck::cast::<Vlan, [u8; SIZE]>(*vlan), 0)
+                .map_err(|error| other("VLANS", &error))?;
+        }
+        Ok(())
     }
 
     /// Reads the control word.

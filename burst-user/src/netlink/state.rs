@@ -33,6 +33,8 @@ pub struct LinkState {
     pub ifindex: u32,
     /// Device that the next hop is a neighbour on: the VLAN device, or the device itself; 0 when it does not exist.
     pub neighbour_ifindex: u32,
+    /// MAC address of the device that frames leave by; zero when unknown.
+    pub mac: [u8; 6],
     /// Source MAC address of its frames: that of the device the next hop is a neighbour on. Zero when unknown.
     pub device_mac: [u8; 6],
     /// MAC address of the next hop, while it can be used.
@@ -230,9 +232,9 @@ impl Table {
             (Some(device), _) if link.next_hop.is_none() => device.carries(),
             (Some(device), _) if device.vlan.is_some() => Why::IsVlan,
             (Some(device), _) if device.mac.is_none() => Why::NotEthernet,
-            (Some(device), _) if device.carries() != Why::Up => device.carries(),
             (Some(device), _) if link.vlan.is_some() && self.strips(device) => Why::TagsStripped,
             (Some(_), None) => Why::NoVlanDevice,
+            (Some(device), _) if device.carries() != Why::Up => device.carries(),
             (Some(_), Some(upper)) if !upper.up => Why::VlanDeviceDown,
             (Some(_), Some(upper)) if !upper.carrier => Why::NoCarrier,
             (Some(_), Some(upper)) if upper.mac.is_none() => Why::NotEthernet,
@@ -247,6 +249,7 @@ impl Table {
             name: link.name.clone(),
             ifindex: device.map_or(0, |device| device.ifindex),
             neighbour_ifindex: upper.map_or(0, |upper| upper.ifindex),
+            mac: device.and_then(|device| device.mac).unwrap_or_default(),
             device_mac: upper.and_then(|upper| upper.mac).unwrap_or_default(),
             next_hop_mac: neighbour.and_then(|neighbour| neighbour.mac),
             up: why == Why::Up,
@@ -348,6 +351,7 @@ mod tests {
                 name: "dx-1".into(),
                 ifindex: PARENT,
                 neighbour_ifindex: TAGGED,
+                mac: PARENT_MAC,
                 device_mac: TAGGED_MAC,
                 next_hop_mac: Some(ROUTER_MAC),
                 up: true,

@@ -1,7 +1,7 @@
 //! The text of a status, to the letter.
 
 use super::*;
-use crate::api::types::{Client, Local, Override, Slots, Tier, VERSION};
+use crate::api::types::{Client, Local, Override, Router, Slots, Tier, VERSION};
 
 fn traffic(packets: u64, rate_bps: f64) -> Traffic {
     Traffic { packets, bytes: packets * 100, openers: packets / 10, rate_bps }
@@ -82,6 +82,17 @@ fn link(up: bool) -> Link {
     }
 }
 
+fn router() -> Router {
+    Router {
+        address: "192.0.2.2".parse().unwrap(),
+        mac: crate::api::types::mac([2, 0, 0, 0, 0x0d, 2]),
+        device: "eth0".into(),
+        vlan: None,
+        mtu: 1500,
+        except: vec!["10.0.0.0/8".into(), "127.0.0.0/8".into()],
+    }
+}
+
 fn status() -> Status {
     Status {
         version: VERSION,
@@ -100,6 +111,10 @@ fn status() -> Status {
         ],
         links: vec![link(true)],
         clients: vec![Client { device: "eth0".into(), up: true, why: "up".into() }],
+        gateways: vec![
+            Gateway { family: 4, router: Some(router()), why: None },
+            Gateway { family: 6, router: None, why: Some("there is no default route".into()) },
+        ],
         other: vec![reason("no-match", 12), reason("not-ip", 345)],
         warnings: vec![],
     }
@@ -134,6 +149,8 @@ dx-seoul-1  eth1 vlan 101  1.50 Gbit/s  250 Mbit/s         1200        2400  up
 
 CLIENT DEVICE  STATE
 eth0           up
+replies of IPv4 go by 192.0.2.2 (02:00:00:00:0d:02) on eth0, but for 2 prefixes
+replies of IPv6: the routing table is asked for each: there is no default route
 
 packets of no class
   REASON    PACKETS  BYTES  OPENERS
@@ -162,8 +179,22 @@ fn what_is_unusual_is_said() {
     let status = Status {
         mode: Mode::Shadow,
         classes: vec![Class { name: "promo".into(), reasons: vec![], burst: Some(burst) }],
-        links: vec![link(false)],
+        links: vec![
+            link(false),
+            Link {
+                name: "vpn".into(),
+                device: "wg0".into(),
+                vlan: None,
+                next_hop: None,
+                mac: None,
+                mtu: 1420,
+                fallback: true,
+                ..link(true)
+            },
+            Link { source: vec!["10.64.0.2".parse().unwrap(), "2001:db8:64::2".parse().unwrap()], ..link(true) },
+        ],
         clients: vec![Client { device: "eth0".into(), up: false, why: "device does not exist".into() }],
+        gateways: vec![Gateway { family: 4, router: Some(Router { vlan: Some(7), ..router() }), why: None }],
         other: vec![],
         warnings: vec!["the slot table is not published".into()],
         ..status()
@@ -184,9 +215,14 @@ class promo · 12.3k new flows/s · 2048 slots, 12 in transition, 3 keep pins ·
 LINK        DEVICE                 OUT          IN  PACKETS OUT  PACKETS IN  STATE
 dx-seoul-1  eth1 vlan 101  1.50 Gbit/s  250 Mbit/s         1200        2400  DOWN: no carrier
   next hop 10.64.0.1 (no MAC address), mtu 8500
+vpn         wg0            1.50 Gbit/s  250 Mbit/s         1200        2400  up
+  the routing table picks the way, mtu 1420, only while no other link is up
+dx-seoul-1  eth1 vlan 101  1.50 Gbit/s  250 Mbit/s         1200        2400  up
+  next hop 10.64.0.1 (02:00:00:00:0d:01), mtu 8500, tunnels from 10.64.0.2 and 2001:db8:64::2
 
 CLIENT DEVICE  STATE
 eth0           DOWN: device does not exist
+replies of IPv4 go by 192.0.2.2 (02:00:00:00:0d:02) on eth0 vlan 7, but for 2 prefixes
 ";
     let rendered = render(&status);
     assert_eq!(rendered, expected, "\n{rendered}");
