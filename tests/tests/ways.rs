@@ -68,10 +68,12 @@ fn replies_take_one_way_while_the_routing_table_has_one_and_a_daemon_follows_it(
         assert_eq!((router.device.as_str(), router.vlan, router.mtu), (CLIENT_DEVICE, None, 1500));
         is_published(&topology, family)?;
 
-        topology.edge.ip(&format!("rule add from {} lookup 100", LOCAL.of(family)))?;
+        let (option, from) = (format!("-{}", number(family)), LOCAL.of(family).to_string());
+        let rule = |what| topology.edge.exec("ip", &[&option, "rule", what, "from", &from, "lookup", "100"]);
+        rule("add")?;
         until(&daemon, family, "the rule", |way| way.why.as_deref() == Some("there are policy rules"))?;
         assert_eq!(row(&topology, family)?.ifindex, 0, "the program asks the routing table");
-        topology.edge.ip(&format!("rule del from {} lookup 100", LOCAL.of(family)))?;
+        rule("del")?;
         until(&daemon, family, "no rule", |way| way.router.is_some())?;
         is_published(&topology, family)?;
     }

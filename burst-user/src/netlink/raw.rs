@@ -44,16 +44,13 @@ pub(super) async fn dump(request: RouteNetlinkMessage) -> io::Result<(Dump, bool
         for message in split(&bytes) {
             let header = header_of(message);
             whole &= header.flags & NLM_F_DUMP_INTR == 0;
-            match header.kind {
+            if [NLMSG_DONE, NLMSG_ERROR].contains(&header.kind) {
                 // Both carry an errno, negative, or 0.
-                kind @ (NLMSG_DONE | NLMSG_ERROR) => {
-                    let errno = message.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
-                    return match (errno.map_or(0, i32::from_ne_bytes), kind) {
-                        (0, NLMSG_DONE) => Ok((found, whole)),
-                        (errno, _) => Err(io::Error::from_raw_os_error(-errno)),
-                    };
-                }
-                _ => {}
+                let errno = message.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
+                return match (errno.map_or(0, i32::from_ne_bytes), header.kind) {
+                    (0, NLMSG_DONE) => Ok((found, whole)),
+                    (errno, _) => Err(io::Error::from_raw_os_error(-errno)),
+                };
             }
             match message_of(message) {
                 Some(message) => found.messages.push(message),

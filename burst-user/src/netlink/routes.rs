@@ -367,7 +367,7 @@ mod tests {
             RuleAttribute::Source([192, 0, 2, 1].into()),
             RuleAttribute::SuppressPrefixLen(0),
         ] {
-            assert_eq!(rule(100, MAIN, &[other.clone()]), None, "{other:?}");
+            assert_eq!(rule(100, MAIN, std::slice::from_ref(&other)), None, "{other:?}");
         }
     }
 }

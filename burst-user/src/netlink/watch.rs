@@ -100,13 +100,13 @@ pub async fn watch(links: &[Link], clients: &[String]) -> Result<Watch, Error> {
         state: Sender::new(NetState::default()),
     };
     keeper.routes.spawn(routes::follow(ways));
-    let picture = picture(keeper.client.clone(), Arc::clone(&keeper.devices), links.to_vec(), clients.to_vec()).await?;
-    keeper.adopt(picture);
     // Both families are read, or cannot be.
     let read = |ways: &Ways| ways.iter().all(|way| *way != Err(Lookup::Reading));
     if tokio::time::timeout(ROUTES, followed.wait_for(read)).await.is_err() {
         tracing::info!("the routing tables are still changing");
     }
+    let picture = picture(keeper.client.clone(), Arc::clone(&keeper.devices), links.to_vec(), clients.to_vec()).await?;
+    keeper.adopt(picture);
     keeper.routed();
     keeper.publish();
     let state = keeper.state.subscribe();

@@ -222,6 +222,7 @@ fn a_link_that_the_routing_table_picks_is_up_with_its_device() {
         let vpn = Link { next_hop: None, mtu: 1400, ..link(ROUTER) };
         let watch = watch(&[vpn], &[]).await.expect("watch starts");
         let mut state = watch.state();
+        until_why(&mut state, Why::Up).await;
         let up = state.borrow().links[0].clone();
         assert_eq!((up.up, up.mtu, up.next_hop_mac), (true, 1400, None));
         line.edge.ip("link set eth1 down");
