@@ -3,6 +3,17 @@
 //! Works on words in network byte order as native loads yield them: the one's complement sum does not depend on
 //! byte order (RFC 1071, section 2 (B)).
 
+/// The checksum of words that add up to `sum`: 16-bit words, or 32-bit words as two of them each (RFC 1071, section 2 (C)).
+#[inline(always)]
+#[must_use]
+pub const fn fold(mut sum: u64) -> u16 {
+    sum = (sum & 0xffff_ffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
 /// The difference that replacing words makes, to be applied to one or more checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u64);
@@ -43,12 +54,7 @@ impl Delta {
     #[inline(always)]
     #[must_use]
     pub const fn apply(self, checksum: u16) -> u16 {
-        let mut sum = self.0 + (!checksum) as u64;
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        !(sum as u16)
+        fold(self.0 + (!checksum) as u64)
     }
 
     /// The UDP checksum after the replacement: one that is zero stays zero over IPv4 (RFC 768: "the transmitter

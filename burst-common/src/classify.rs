@@ -2,37 +2,27 @@
 //!
 //! Inline matching looks at every row: half a nanosecond each, and no lookup. Large policies get the same
 //! bitmaps from maps; the caller says which.
+//!
+//! How many rows there are the verifier must know, so that it removes the rest. What is in them it must not: it would follow
+//! every combination of rows that hit, each with its own bitmap, and there are 2ⁿ. So a table's length and its rows are
+//! given apart, and the program keeps the rows where the verifier does not look: in memory that is frozen but not
+//! `BPF_F_RDONLY_PROG` (kernel/bpf/verifier.c, `bpf_map_is_rdonly`).
 
 use crate::flow::{Addr4, Addr6};
 use crate::policy::{Policy, Ports, Prefix4, Prefix6, Rules, Table, constant};
 
-/// Zero, which the verifier does not know. It knows the rules of a row, and would follow every sum of them on a path of its
-/// own: two to the power of the rows, where each has another rule. What a row adds to it is unknown, and one path remains.
-/// Costs a row that matches one load, and no other row anything.
-#[inline(always)]
-fn nothing() -> Rules {
-    // In memory that is not frozen, for all the verifier knows. Nobody writes it.
-    #[cfg(target_arch = "bpf")]
-    static NOTHING: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: valid and aligned for a read.
-    return unsafe { core::ptr::read_volatile(NOTHING.as_ptr()) };
-    #[cfg(not(target_arch = "bpf"))]
-    0
-}
-
 /// Rules whose IPv4 prefix holds `addr`.
 #[inline(always)]
 #[must_use]
-pub fn prefixes4<const N: usize>(table: &Table<Prefix4, N>, addr: Addr4) -> Rules {
+pub fn prefixes4<const N: usize>(table: &Table<Prefix4, N>, rows: &[Prefix4; N], addr: Addr4) -> Rules {
     let mut rules = table.any();
     let len = table.len();
-    for (index, row) in table.rows().iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         if index as u32 >= len {
             break;
         }
         if (addr ^ constant(&row.addr)) & constant(&row.mask) == 0 {
-            rules |= constant(&row.rules) ^ nothing();
+            rules |= constant(&row.rules);
         }
     }
     rules
@@ -41,17 +31,17 @@ pub fn prefixes4<const N: usize>(table: &Table<Prefix4, N>, addr: Addr4) -> Rule
 /// Rules whose IPv6 prefix holds `addr`.
 #[inline(always)]
 #[must_use]
-pub fn prefixes6<const N: usize>(table: &Table<Prefix6, N>, addr: Addr6) -> Rules {
+pub fn prefixes6<const N: usize>(table: &Table<Prefix6, N>, rows: &[Prefix6; N], addr: Addr6) -> Rules {
     let mut rules = table.any();
     let len = table.len();
-    for (index, row) in table.rows().iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         if index as u32 >= len {
             break;
         }
         let high = (addr[0] ^ constant(&row.addr[0])) & constant(&row.mask[0]);
         let low = (addr[1] ^ constant(&row.addr[1])) & constant(&row.mask[1]);
         if high | low == 0 {
-            rules |= constant(&row.rules) ^ nothing();
+            rules |= constant(&row.rules);
         }
     }
     rules
@@ -60,16 +50,16 @@ pub fn prefixes6<const N: usize>(table: &Table<Prefix6, N>, addr: Addr6) -> Rule
 /// Rules whose protocol and destination port (network byte order) match.
 #[inline(always)]
 #[must_use]
-pub fn ports<const N: usize>(table: &Table<Ports, N>, proto: u8, port: u16) -> Rules {
+pub fn ports<const N: usize>(table: &Table<Ports, N>, rows: &[Ports; N], proto: u8, port: u16) -> Rules {
     let port = u16::from_be(port);
     let mut rules = table.any();
     let len = table.len();
-    for (index, row) in table.rows().iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         if index as u32 >= len {
             break;
         }
         if constant(&row.proto) == u32::from(proto) && constant(&row.first) <= port && port <= constant(&row.last) {
-            rules |= constant(&row.rules) ^ nothing();
+            rules |= constant(&row.rules);
         }
     }
     rules
@@ -144,7 +134,7 @@ mod tests {
         for (addr, rules) in
             [("198.51.100.128", 0b101), ("198.51.100.191", 0b101), ("198.51.100.192", 1), ("198.51.100.127", 1)]
         {
-            assert_eq!(prefixes4(&table, addr4(addr.parse().unwrap())), rules, "{addr}");
+            assert_eq!(prefixes4(&table, table.rows(), addr4(addr.parse().unwrap())), rules, "{addr}");
         }
         let row = Prefix6 {
             addr: addr6("2001:db8:0:1::".parse().unwrap()),
@@ -155,7 +145,7 @@ mod tests {
         for (addr, rules) in
             [("2001:db8:0:1::5", 2), ("2001:db8:0:1:7fff::", 2), ("2001:db8:0:1:8000::", 0), ("2001:db8:0:2::", 0)]
         {
-            assert_eq!(prefixes6(&table, addr6(addr.parse().unwrap())), rules, "{addr}");
+            assert_eq!(prefixes6(&table, table.rows(), addr6(addr.parse().unwrap())), rules, "{addr}");
         }
     }
 
@@ -163,7 +153,7 @@ mod tests {
     fn an_unused_row_matches_nothing() {
         // An all-zero row has mask 0 and would match every address, were it in use.
         let table = Table::<Prefix4, 16>::new(0, &[]).unwrap();
-        assert_eq!(prefixes4(&table, 0), 0);
+        assert_eq!(prefixes4(&table, table.rows(), 0), 0);
     }
 
     #[test]
@@ -171,8 +161,8 @@ mod tests {
         let row = Ports { first: 8440, last: 8449, proto: u32::from(TCP), rules: 1 };
         let table = Table::<_, 16>::new(0, &[row]).unwrap();
         for (port, rules) in [(8439, 0), (8440, 1), (8449, 1), (8450, 0)] {
-            assert_eq!(ports(&table, TCP, u16::to_be(port)), rules, "{port}");
-            assert_eq!(ports(&table, UDP, u16::to_be(port)), 0, "{port}");
+            assert_eq!(ports(&table, table.rows(), TCP, u16::to_be(port)), rules, "{port}");
+            assert_eq!(ports(&table, table.rows(), UDP, u16::to_be(port)), 0, "{port}");
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Event {
     pub ifindex: u32,
     /// Link id, 0 when none is known.
     pub link: u32,
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`).
+    /// Nanoseconds since boot, without suspensions, as of the last timer tick (`bpf_ktime_get_coarse_ns`).
     pub stamp: u64,
 }
 layout!(

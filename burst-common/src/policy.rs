@@ -158,6 +158,10 @@ pub const BY_CLIENT: u32 = 1 << 1;
 /// The class has an endpoint of mode `nexthop`: packets from its service addresses come back over links.
 pub const NEXTHOP: u32 = 1 << 2;
 
+/// Where [`Class::flags`] holds the largest IP packet in bytes that fits the links of its `nexthop` tiers: the upper half.
+/// 0: not limited.
+pub const ROOM_SHIFT: u32 = 16;
+
 /// What the packet path knows of a class.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
@@ -168,7 +172,7 @@ pub struct Class {
     pub base6: u32,
     /// Slots per family, less one; the number is a power of two.
     pub mask: u32,
-    /// [`KEEP`], [`BY_CLIENT`], [`NEXTHOP`].
+    /// [`KEEP`], [`BY_CLIENT`], [`NEXTHOP`], and a size, see [`ROOM_SHIFT`].
     pub flags: u32,
 }
 layout!(Class, size = 16, base4 @ 0, base6 @ 4, mask @ 8, flags @ 12);

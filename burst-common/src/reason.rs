@@ -33,6 +33,16 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason behind a number.
+            #[inline(always)]
+            #[must_use]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+
             /// The name in output for people and machines.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -195,6 +205,7 @@ mod tests {
         let names: HashSet<_> = Reason::ALL.iter().map(|r| r.text()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
         assert!(Reason::ALL.is_sorted_by_key(|r| r.number()));
+        assert!(Reason::ALL.iter().all(|r| Reason::from_number(r.number() as u32) == Some(*r)));
         assert!(
             Note::ALL.iter().all(|n| n.number() < MAX_REASONS && Reason::ALL.iter().all(|r| r.number() != n.number()))
         );

@@ -25,7 +25,7 @@ impl Family for Addr4 {
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst4;
         if constant(&policy.large) == 0 {
-            classify::prefixes4(table, self)
+            classify::prefixes4(table, maps::rows().dst4.rows(), self)
         } else {
             table.any() | maps::destination4(self)
         }
@@ -33,7 +33,11 @@ impl Family for Addr4 {
     #[inline(always)]
     fn source(self, policy: &Policy) -> Rules {
         let table = &policy.dims.src4;
-        if constant(&policy.large) == 0 { classify::prefixes4(table, self) } else { table.any() | maps::source4(self) }
+        if constant(&policy.large) == 0 {
+            classify::prefixes4(table, maps::rows().src4.rows(), self)
+        } else {
+            table.any() | maps::source4(self)
+        }
     }
 }
 
@@ -46,7 +50,7 @@ impl Family for Addr6 {
     fn destination(self, policy: &Policy) -> Rules {
         let table = &policy.dims.dst6;
         if constant(&policy.large) == 0 {
-            classify::prefixes6(table, self)
+            classify::prefixes6(table, maps::rows().dst6.rows(), self)
         } else {
             table.any() | maps::destination6(self)
         }
@@ -54,7 +58,11 @@ impl Family for Addr6 {
     #[inline(always)]
     fn source(self, policy: &Policy) -> Rules {
         let table = &policy.dims.src6;
-        if constant(&policy.large) == 0 { classify::prefixes6(table, self) } else { table.any() | maps::source6(self) }
+        if constant(&policy.large) == 0 {
+            classify::prefixes6(table, maps::rows().src6.rows(), self)
+        } else {
+            table.any() | maps::source6(self)
+        }
     }
 }
 
@@ -70,7 +78,7 @@ pub fn kept<A: Family>(policy: &Policy, flow: &Flow<A>) -> bool {
 fn port_rules<A>(policy: &Policy, flow: &Flow<A>) -> Rules {
     let table = &policy.dims.ports;
     if constant(&policy.large) == 0 {
-        classify::ports(table, flow.proto, flow.dst_port)
+        classify::ports(table, maps::rows().ports.rows(), flow.proto, flow.dst_port)
     } else {
         table.any() | maps::ports(flow.proto, flow.dst_port)
     }

@@ -22,13 +22,13 @@ impl Guarded for Addr4 {
         let guard = maps::guard();
         let table = &guard.dims.dst4;
         let named = if constant(&guard.large) == 0 { 0 } else { maps::keep4(false, self) };
-        (classify::prefixes4(table, self) | named, table.any())
+        (classify::prefixes4(table, maps::guard_rows().dst4.rows(), self) | named, table.any())
     }
     #[inline(always)]
     fn guard_source(self) -> Rules {
         let guard = maps::guard();
         let named = if constant(&guard.large) == 0 { 0 } else { maps::keep4(true, self) };
-        classify::prefixes4(&guard.dims.src4, self) | named
+        classify::prefixes4(&guard.dims.src4, maps::guard_rows().src4.rows(), self) | named
     }
 }
 
@@ -38,13 +38,13 @@ impl Guarded for Addr6 {
         let guard = maps::guard();
         let table = &guard.dims.dst6;
         let named = if constant(&guard.large) == 0 { 0 } else { maps::keep6(false, self) };
-        (classify::prefixes6(table, self) | named, table.any())
+        (classify::prefixes6(table, maps::guard_rows().dst6.rows(), self) | named, table.any())
     }
     #[inline(always)]
     fn guard_source(self) -> Rules {
         let guard = maps::guard();
         let named = if constant(&guard.large) == 0 { 0 } else { maps::keep6(true, self) };
-        classify::prefixes6(&guard.dims.src6, self) | named
+        classify::prefixes6(&guard.dims.src6, maps::guard_rows().src6.rows(), self) | named
     }
 }
 
@@ -52,7 +52,7 @@ impl Guarded for Addr6 {
 fn ports(proto: u8, port: u16) -> Rules {
     let guard = maps::guard();
     let named = if constant(&guard.large) == 0 { 0 } else { maps::keep_ports(proto, port) };
-    classify::ports(&guard.dims.ports, proto, port) | named
+    classify::ports(&guard.dims.ports, maps::guard_rows().ports.rows(), proto, port) | named
 }
 
 /// Whether a packet of this flow, on its way to a service, matches a keep rule.

@@ -8,7 +8,12 @@
 //! The crate also compiles for the host, as an empty program, so that checks and lints need no exceptions.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// Assembly for BPF, one instruction of it, and the question whether a value is a constant: see `packet`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "`is_val_statically_known` has no stable name"))]
 
+#[cfg(target_arch = "bpf")]
+mod subprogram;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -20,15 +25,29 @@ mod classify;
 #[cfg(target_arch = "bpf")]
 mod place;
 #[cfg(target_arch = "bpf")]
-mod rewrite;
-#[cfg(target_arch = "bpf")]
 mod guard;
+#[cfg(target_arch = "bpf")]
+mod leave;
+#[cfg(target_arch = "bpf")]
+mod rewrite;
 #[cfg(target_arch = "bpf")]
 mod apply;
 #[cfg(target_arch = "bpf")]
+mod quoted;
+#[cfg(target_arch = "bpf")]
+mod mss;
+#[cfg(target_arch = "bpf")]
+mod outer;
+#[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
+mod home;
+#[cfg(target_arch = "bpf")]
 mod reply;
+#[cfg(target_arch = "bpf")]
+mod tunnel;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
@@ -37,16 +56,18 @@ mod report;
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
+    use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use burst_common::policy::{ROLE_CLIENT, ROLE_LINK, constant};
+    use burst_common::flow::{Addr4, Addr6};
+    use burst_common::policy::{ROLE_CLIENT, constant};
     use burst_common::reason::{Action, Reason};
 
-    use crate::classify::Family;
     use crate::count::{self, Account};
+    use crate::guard::Guarded;
     use crate::packet::Packet;
-    use crate::parse::{self, Frame, Parsed};
-    use crate::{forward, maps, reply, report};
+    use crate::parse::{self, Frame, Kind, Usual, full};
+    use crate::{forward, maps, reply, report, tunnel};
 
     /// Entry for client and link devices; what the device is, the instance knows from its policy.
     #[xdp(frags)]
@@ -66,47 +87,182 @@ mod program {
     #[inline(always)]
     fn judge<const REPORT: bool>(ctx: &XdpContext) -> u32 {
         let packet = Packet::new(ctx);
-        let mut account = Account::new(packet.linear_len());
-        let reason = match parse::parse(&packet) {
-            Ok(Parsed::V4(frame)) => travel::<REPORT, _>(ctx, &packet, &frame, &mut account),
-            Ok(Parsed::V6(frame)) => travel::<REPORT, _>(ctx, &packet, &frame, &mut account),
-            Err(reason) => {
-                if REPORT {
-                    report::unread(&account, reason);
-                }
-                reason
-            }
+        let ctx = ctx.ctx;
+        let action = match parse::kind(&packet) {
+            Kind::V4 => usual::<REPORT, Addr4>(ctx),
+            Kind::V6 => usual::<REPORT, Addr6>(ctx),
+            Kind::Other => NEXT,
         };
-        count::verdict(&account, reason);
+        if action == NEXT { unusual::<REPORT>(ctx) } else { action }
+    }
+
+    /// What a subprogram returns of a packet that it neither touched nor counted: no XDP action.
+    const NEXT: u32 = u32::MAX;
+
+    /// A usual frame, if it is one: a reply from the cloud if the device carries an untagged link and the source says so, else a
+    /// packet from a client.
+    ///
+    /// Each direction, family and kind of frame is a subprogram of its own: none needs the stack of another, of which there
+    /// are 512 bytes in all.
+    #[inline(always)]
+    fn usual<const REPORT: bool, A: Usual>(ctx: *mut xdp_md) -> u32 {
+        if let Some(link) = maps::policy().link(0) {
+            let action = usual_home::<REPORT, A>(ctx, link);
+            if action != NEXT {
+                return action;
+            }
+        }
+        usual_out::<REPORT, A>(ctx)
+    }
+
+    #[inline(never)]
+    fn usual_home<const REPORT: bool, A: Usual>(ctx: *mut xdp_md, link: u32) -> u32 {
+        let packet = Packet::new(&XdpContext::new(ctx));
+        let Some(frame) = A::usual(&packet) else { return NEXT };
+        home::<REPORT, A>(&packet, &frame, link)
+    }
+
+    #[inline(never)]
+    fn usual_out<const REPORT: bool, A: Usual>(ctx: *mut xdp_md) -> u32 {
+        let packet = Packet::new(&XdpContext::new(ctx));
+        let Some(frame) = A::usual(&packet) else { return NEXT };
+        out::<REPORT, A>(&packet, &frame)
+    }
+
+    /// All that is not a usual frame: what it is, is found step by step.
+    #[inline(always)]
+    fn unusual<const REPORT: bool>(ctx: *mut xdp_md) -> u32 {
+        let missed = full::find_packet(ctx);
+        if missed != 0 {
+            return unread::<REPORT>(ctx, missed);
+        }
+        let missed = full::find_transport(ctx);
+        if missed != 0 {
+            return unread::<REPORT>(ctx, missed);
+        }
+        let Some(found) = maps::found() else { return XDP_PASS };
+        // SAFETY: the row is this CPU's alone, and an XDP program is not preempted by another on its CPU.
+        let link = maps::policy().link(unsafe { (*found).vlan } as u16);
+        if tunnel::may_come() {
+            if let Some(link) = link {
+                if tunnel::open_tunnel(ctx, link) != 0 {
+                    return opened::<REPORT>(ctx, found, link);
+                }
+            }
+        }
+        let missed = full::check_transport(ctx);
+        if missed != 0 {
+            return unread::<REPORT>(ctx, missed);
+        }
+        // SAFETY: as above.
+        let v4 = unsafe { (*found).family } == 4;
+        if let Some(link) = link {
+            let action =
+                if v4 { found_home::<REPORT, Addr4>(ctx, link) } else { found_home::<REPORT, Addr6>(ctx, link) };
+            if action != NEXT {
+                return action;
+            }
+        }
+        if v4 { found_out::<REPORT, Addr4>(ctx) } else { found_out::<REPORT, Addr6>(ctx) }
+    }
+
+    #[inline(never)]
+    fn found_home<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md, link: u32) -> u32 {
+        let packet = Packet::new(&XdpContext::new(ctx));
+        let Some(frame) = full::frame::<A>(&packet) else { return NEXT };
+        home::<REPORT, A>(&packet, &frame, link)
+    }
+
+    #[inline(never)]
+    fn found_out<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md) -> u32 {
+        let packet = Packet::new(&XdpContext::new(ctx));
+        let Some(frame) = full::frame::<A>(&packet) else { return XDP_PASS };
+        out::<REPORT, A>(&packet, &frame)
+    }
+
+    /// A tunnel of an endpoint's. What is inside and cannot be read cannot be told to be a service's.
+    #[inline(always)]
+    fn opened<const REPORT: bool>(ctx: *mut xdp_md, found: *mut full::Found, link: u32) -> u32 {
+        if full::find_transport(ctx) != 0 || full::check_transport(ctx) != 0 {
+            return unread::<REPORT>(ctx, Reason::Spoofed.number() as u32 + 1);
+        }
+        // SAFETY: as in `unusual`.
+        if unsafe { (*found).family } == 4 {
+            unwrap::<REPORT, Addr4>(ctx, link)
+        } else {
+            unwrap::<REPORT, Addr6>(ctx, link)
+        }
+    }
+
+    /// A packet out of a tunnel.
+    #[inline(never)]
+    fn unwrap<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md, link: u32) -> u32 {
+        let packet = Packet::new(&XdpContext::new(ctx));
+        let mut account = Account::new(packet.linear_len());
+        let reason = match tunnel::unwrap::<A>(&packet, link, &mut account) {
+            Ok(reason) | Err(reason) => reason,
+        };
+        if REPORT {
+            report::unread(&account, reason);
+        }
+        conclude(&account, reason)
+    }
+
+    /// A packet that no stage understood; `missed` is one more than the number of the reason.
+    #[inline(never)]
+    fn unread<const REPORT: bool>(ctx: *mut xdp_md, missed: u32) -> u32 {
+        let account = Account::new(Packet::new(&XdpContext::new(ctx)).linear_len());
+        let reason = Reason::from_number(missed - 1).unwrap_or(Reason::Unready);
+        if REPORT {
+            report::unread(&account, reason);
+        }
+        conclude(&account, reason)
+    }
+
+    /// A packet from a link, if it is an endpoint's answer.
+    #[inline(always)]
+    fn home<const REPORT: bool, A: Guarded>(packet: &Packet, frame: &Frame<A>, link: u32) -> u32 {
+        if REPORT {
+            report::flow(&frame.flow);
+        }
+        let mut account = Account::new(frame.bytes());
+        let reason = reply::reply(packet, frame, link, &mut account);
+        if matches!(reason, Reason::NotReturn) {
+            return NEXT;
+        }
+        if REPORT {
+            report::verdict::<A>(&packet.context(), &account, reason);
+        }
+        conclude(&account, reason)
+    }
+
+    /// A packet from a client, if the device has any.
+    #[inline(always)]
+    fn out<const REPORT: bool, A: Guarded>(packet: &Packet, frame: &Frame<A>) -> u32 {
+        if REPORT {
+            report::flow(&frame.flow);
+        }
+        let mut account = Account::new(frame.bytes());
+        let reason = if constant(&maps::policy().role) & ROLE_CLIENT != 0 {
+            forward::forward(packet, frame, &mut account)
+        } else {
+            Reason::NotReturn
+        };
+        if REPORT {
+            report::verdict::<A>(&packet.context(), &account, reason);
+        }
+        conclude(&account, reason)
+    }
+
+    /// Counts the reason and turns it into an action.
+    #[inline(always)]
+    fn conclude(account: &Account, reason: Reason) -> u32 {
+        count::verdict(account, reason);
         match reason.action() {
             Action::Pass => XDP_PASS,
             Action::Drop => XDP_DROP,
             Action::Redirect => XDP_REDIRECT,
         }
-    }
-
-    /// Chooses the direction: a reply from the cloud if the device carries a link and the source says so, else a
-    /// packet from a client.
-    #[inline(always)]
-    fn travel<const REPORT: bool, A: Family>(
-        ctx: &XdpContext,
-        packet: &Packet,
-        frame: &Frame<A>,
-        account: &mut Account,
-    ) -> Reason {
-        let role = constant(&maps::policy().role);
-        account.bytes = frame.bytes;
-        let mut reason = Reason::NotReturn;
-        if role & ROLE_LINK != 0 {
-            reason = reply::reply(ctx, packet, frame, account);
-        }
-        if role & ROLE_CLIENT != 0 && matches!(reason, Reason::NotReturn) {
-            reason = forward::forward(packet, frame, account);
-        }
-        if REPORT {
-            report::verdict(ctx, frame, account, reason);
-        }
-        reason
     }
 
     /// A reachable panic is a program the verifier refuses: this loop never ends.

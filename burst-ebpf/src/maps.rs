@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
@@ -20,10 +20,13 @@ use burst_common::limits::{
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
-use burst_common::policy::{Guard, Policy, Rules};
+use burst_common::policy::{Dimensions, Guard, Policy, Rules};
 use burst_common::report::Report;
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
+
+use crate::home::Home;
+use crate::parse::full::Found;
 
 /// The kernel maps no array writable that programs may only read (`bpf_map_mmap`), so `BPF_F_RDONLY_PROG` cannot say
 /// who writes: the getters below do, and none of them gives a pointer to write through but those of counters.
@@ -44,6 +47,16 @@ pub struct Budget {
 #[unsafe(no_mangle)]
 static POLICY: Policy = {
     // SAFETY: `Policy` is `Zeroable`; `bytemuck::zeroed` is not `const`.
+    unsafe { core::mem::zeroed() }
+};
+
+/// The rows of the policy's tables, and of the guard's, once more: as in `POLICY` and `GUARD`, but where the verifier does not
+/// know them (see `burst_common::classify`). Replaced and frozen likewise.
+// SAFETY (no_mangle): no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.rows")]
+static ROWS: [Dimensions; 2] = {
+    // SAFETY: as for `POLICY`.
     unsafe { core::mem::zeroed() }
 };
 
@@ -118,6 +131,14 @@ static KEEP_SRC6: LpmTrie<[u8; 16], [u32; 2], MAX_PREFIXES, TRIE> = LpmTrie::new
 #[btf_map]
 static KEEP_PORTS: Array<u64, { 2 << 16 }> = Array::new();
 
+/// Where the headers of a packet are that is not a usual one.
+#[btf_map]
+static FOUND: PerCpuArray<Found, 1> = PerCpuArray::new();
+
+/// The way home of a packet, for a subprogram.
+#[btf_map]
+static WAY: PerCpuArray<Home, 1> = PerCpuArray::new();
+
 /// How many "too big" answers this CPU may still give.
 #[btf_map]
 static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
@@ -126,6 +147,18 @@ static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[inline(always)]
 pub fn policy() -> &'static Policy {
     &POLICY
+}
+
+/// The rows of the policy's tables.
+#[inline(always)]
+pub fn rows() -> &'static Dimensions {
+    &ROWS[0]
+}
+
+/// The rows of the guard's tables.
+#[inline(always)]
+pub fn guard_rows() -> &'static Dimensions {
+    &ROWS[1]
 }
 
 /// The row in which the last packet is reported.
@@ -300,6 +333,25 @@ pub fn report(event: &Event) {
         // BPF_RB_FORCE_WAKEUP is not asked for: the reader polls.
         entry.submit(0);
     }
+}
+
+/// Nanoseconds since boot, as of the last timer tick.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Where the headers of this CPU's packet are, if it is not a usual one.
+#[inline(always)]
+pub fn found() -> Option<*mut Found> {
+    FOUND.get_ptr_mut(0)
+}
+
+/// The way home of this CPU's packet, for a subprogram.
+#[inline(always)]
+pub fn way() -> Option<*mut Home> {
+    WAY.get_ptr_mut(0)
 }
 
 /// This CPU's budget of answers.

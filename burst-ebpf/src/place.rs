@@ -1,14 +1,17 @@
 //! Flow → endpoint: the slot's word, and where that cannot tell, the flow's pin.
 
-use burst_common::flow::Flow;
+use aya_ebpf::bindings::xdp_md;
 use burst_common::hash;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::place::{Placement, place as by_slot};
 use burst_common::policy::{BY_CLIENT, Class, Policy, constant};
 use burst_common::reason::{Note, Reason};
-use burst_common::slot::EndpointId;
+use burst_common::slot::{EndpointId, LOCAL};
 
-use crate::classify::Family;
+use crate::guard::Guarded;
+use crate::packet::Packet;
+use crate::parse::{Frame, Offsets, full};
+use crate::subprogram::subprograms;
 use crate::{count, maps};
 
 /// Errno of an insert that found the key (include/uapi/asm-generic/errno-base.h).
@@ -26,7 +29,14 @@ pub struct Placed {
 
 /// Places a packet of class `id`.
 #[inline(always)]
-pub fn place<A: Family>(policy: &Policy, id: u32, class: &Class, flow: &Flow<A>) -> Result<Placed, Reason> {
+pub fn place<A: Guarded>(
+    policy: &Policy,
+    id: u32,
+    class: &Class,
+    packet: &Packet,
+    frame: &Frame<A>,
+) -> Result<Placed, Reason> {
+    let flow = &frame.flow;
     let hash = hash::flow(constant(&policy.seed), flow);
     let selector =
         if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
@@ -35,29 +45,50 @@ pub fn place<A: Family>(policy: &Policy, id: u32, class: &Class, flow: &Flow<A>)
     let word = maps::slot(slot).ok_or(Reason::Unready)?;
     let endpoint = match by_slot(word, flow.opens()) {
         Placement::Slot(endpoint) => endpoint,
-        Placement::Ask(miss) => {
-            let epoch = maps::control().ok_or(Reason::Unready)?.epoch;
-            let key = PinKey::new(flow);
-            match maps::pinned(&key, epoch) {
-                Some(endpoint) => {
-                    count::note(id, Note::PinHit);
-                    endpoint
-                }
-                None if !miss.pin => miss.endpoint,
-                None => match maps::pin(&key, &Pin { endpoint: miss.endpoint, class: id as u16, epoch }) {
-                    Ok(()) => {
-                        count::note(id, Note::Pinned);
-                        miss.endpoint
-                    }
-                    // Another CPU was first: its pin decides.
-                    Err(EEXIST) => maps::pinned(&key, epoch).unwrap_or(miss.refused),
-                    Err(_) => {
-                        count::note(id, Note::PinRefused);
-                        miss.refused
-                    }
-                },
-            }
-        }
+        Placement::Ask(_) => ask::<A>(packet.context().ctx, frame.offsets().word(), slot, id) as EndpointId,
     };
     Ok(Placed { endpoint, slot, hash })
+}
+
+subprograms! {
+    /// Looks a flow's pin up, and pins it if it has none: out of the way of the stable slot. An ICMP error goes where its flow
+    /// is, and leaves no trace.
+    ask = ask_pin4, ask_pin6: asked(offsets, slot, class)
+}
+
+#[inline(always)]
+fn asked<A: Guarded>(ctx: *mut xdp_md, offsets: u32, slot: u32, class: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    u32::from(by_pin::<A>(&packet, Offsets::from_word(offsets), slot, class).unwrap_or(LOCAL))
+}
+
+#[inline(always)]
+fn by_pin<A: Guarded>(packet: &Packet, offsets: Offsets, slot: u32, class: u32) -> Option<EndpointId> {
+    let frame = full::again::<A>(packet, offsets)?;
+    // The slot may have changed since: whatever it says now is consistent in itself.
+    let miss = match by_slot(maps::slot(slot)?, frame.flow.opens()) {
+        Placement::Slot(endpoint) => return Some(endpoint),
+        Placement::Ask(miss) => miss,
+    };
+    let epoch = maps::control()?.epoch;
+    let key = PinKey::new(&frame.flow);
+    if let Some(endpoint) = maps::pinned(&key, epoch) {
+        count::note(class, Note::PinHit);
+        return Some(endpoint);
+    }
+    if !miss.pin || frame.is_error() {
+        return Some(miss.endpoint);
+    }
+    match maps::pin(&key, &Pin { endpoint: miss.endpoint, class: class as u16, epoch }) {
+        Ok(()) => {
+            count::note(class, Note::Pinned);
+            Some(miss.endpoint)
+        }
+        // Another CPU was first: its pin decides.
+        Err(EEXIST) => Some(maps::pinned(&key, epoch).unwrap_or(miss.refused)),
+        Err(_) => {
+            count::note(class, Note::PinRefused);
+            Some(miss.refused)
+        }
+    }
 }

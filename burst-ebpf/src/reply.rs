@@ -1,79 +1,56 @@
 //! A packet from a link: if it is the answer of an endpoint, its source becomes the service again and it goes to its
 //! client. Never shifted again.
 
-use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
-    bpf_fib_lookup as FibLookup,
-};
-use aya_ebpf::helpers::generated::bpf_fib_lookup;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::bindings::xdp_md;
 use burst_common::counter::IN;
+use burst_common::flow::SYN;
 use burst_common::limits::RETURN_PROBES;
-use burst_common::link::Link;
-use burst_common::policy::{NEXTHOP, constant};
+use burst_common::policy::{NEXTHOP, ROOM_SHIFT, constant};
 use burst_common::reason::Reason;
 use burst_common::returns::{Return, ReturnKey, proto};
 use burst_common::slot::{EndpointId, LOCAL};
 
 use crate::classify::{Family, classify, kept};
 use crate::count::{self, Account};
+use crate::guard::{self, Guarded};
+use crate::home::{self, Home, NO_ROW};
 use crate::packet::Packet;
-use crate::parse::Frame;
-use crate::rewrite::{self, Changed};
-use crate::{apply, maps};
+use crate::parse::{ETH, Frame, Offsets, TAG, full};
+use crate::subprogram::subprograms;
+use crate::{apply, maps, mss, rewrite};
 
-/// Address families of the FIB lookup (include/linux/socket.h).
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-/// Decides over a packet from a link. [`Reason::NotReturn`]: it is not an endpoint's answer, and was not touched.
+/// Decides over a packet from the link `link` (0: one of several). [`Reason::NotReturn`]: it is not an endpoint's answer,
+/// and was not touched.
 #[inline(always)]
-pub fn reply<A: Family>(ctx: &XdpContext, packet: &Packet, frame: &Frame<A>, account: &mut Account) -> Reason {
-    match send_home(ctx, packet, frame, account) {
+pub fn reply<A: Guarded>(packet: &Packet, frame: &Frame<A>, link: u32, account: &mut Account) -> Reason {
+    match send_home(packet, frame, link, account) {
         Ok(reason) | Err(reason) => reason,
     }
 }
 
+/// Whose answer a packet is.
+struct Answer {
+    /// Row of the return table that says what its source becomes; [`NO_ROW`]: it stays.
+    row: u32,
+    endpoint: EndpointId,
+    /// Largest packet that fits the links of its flow; 0: not limited.
+    room: u16,
+}
+
 #[inline(always)]
-fn send_home<A: Family>(
-    ctx: &XdpContext,
+fn send_home<A: Guarded>(
     packet: &Packet,
     frame: &Frame<A>,
+    link: u32,
     account: &mut Account,
 ) -> Result<Reason, Reason> {
-    let policy = maps::policy();
-    let flow = &frame.flow;
-    let (changed, endpoint) =
-        match find(&ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: proto(A::FAMILY, flow.proto) }) {
-            Some(row) => {
-                // An endpoint must not speak to payment, least of all under the name of a service on premises.
-                if kept(policy, flow) {
-                    return Err(Reason::NotReturn);
-                }
-                account.class = u32::from(row.class);
-                (rewrite::homeward(flow, A::narrow(row.service), row.service_port), row.endpoint)
-            }
-            None => {
-                // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
-                let matched = classify(policy, &flow.reversed()).ok_or(Reason::NotReturn)?;
-                let flags = constant(&policy.classes[matched.class as usize].flags);
-                if matched.keep || flags & NEXTHOP == 0 {
-                    return Err(Reason::NotReturn);
-                }
-                account.class = matched.class;
-                // Its own address again: one way through the rest, and the same bytes.
-                (rewrite::homeward(flow, flow.src, flow.src_port), LOCAL)
-            }
-        };
+    let answer = answer(frame, account)?;
+    (account.endpoint, account.link) = (answer.endpoint, link);
     if maps::control().ok_or(Reason::Unready)?.bypass != 0 {
         return Err(Reason::Bypass);
     }
-    // SAFETY: all-zero is a valid value of this plain C structure.
-    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
-    let reason = route(ctx, frame, &changed, &mut fib);
-    account.link = policy.link(0).unwrap_or(0);
-    (account.endpoint, account.device) = (endpoint, fib.ifindex);
-    if let Err(stays @ (Reason::ToHost | Reason::NoRoute)) = reason {
+    let way = home::home(packet, frame, answer.row);
+    if let Err(stays @ (Reason::ToHost | Reason::NoRoute)) = way {
         // The answer to a probe, or nothing the kernel would forward: nothing of it changes, and it is no class's.
         account.class = 0;
         return Err(stays);
@@ -81,37 +58,126 @@ fn send_home<A: Family>(
     if frame.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    if let Err(reason) = reason {
+    let left = match way {
         // Where the kernel answers "too big", it must answer the endpoint, which knows the packet as it came.
-        if matches!(reason, Reason::ReturnTooBig) && frame.whole {
+        Err(reason @ Reason::ReturnTooBig) if frame.whole => return Err(reason),
+        Err(reason) => Err(reason),
+        Ok(mut way) => way.leave().map(|()| way),
+    };
+    let way = match left {
+        Ok(way) => way,
+        Err(reason) => {
+            // The kernel goes on with it, under the address the client knows.
+            kernel::<A>(packet.context().ctx, frame.offsets().word(), answer.row, u32::from(answer.room));
             return Err(reason);
         }
-        // Else it goes on with it, under the address the client knows.
-        return kernel(packet, frame, &changed, reason);
+    };
+    account.device = way.ifindex;
+    if frame.usual && way.vlan == 0 {
+        write(packet, frame, answer.row, answer.room).ok_or(Reason::Truncated)?;
+        apply::macs(packet, way.macs).ok_or(Reason::Truncated)?;
+    } else {
+        home::remember(way);
+        let ctx = packet.context().ctx;
+        if retag::<A>(ctx, frame.offsets().word(), answer.row, u32::from(answer.room)) != 0 {
+            return Err(Reason::NoHeadroom);
+        }
     }
-    if !maps::redirect(fib.ifindex) {
-        return kernel(packet, frame, &changed, Reason::ReturnElsewhere);
-    }
-    apply::hop_as(packet, frame, Link::macs(fib.dmac, fib.smac), &changed).ok_or(Reason::Truncated)?;
-    count_in(account.link, endpoint, account);
+    count_in(link, answer.endpoint, account);
     Ok(Reason::Returned)
 }
 
-/// Rewrites the source only, and leaves the rest of the way to the kernel.
+/// Finds out whose answer it is.
 #[inline(always)]
-fn kernel<A: Family>(
-    packet: &Packet,
-    frame: &Frame<A>,
-    changed: &Changed<A>,
-    reason: Reason,
-) -> Result<Reason, Reason> {
-    apply::rename(packet, frame, changed).ok_or(Reason::Truncated)?;
-    Err(reason)
+fn answer<A: Guarded>(frame: &Frame<A>, account: &mut Account) -> Result<Answer, Reason> {
+    let policy = maps::policy();
+    let flow = &frame.flow;
+    let key = ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: proto(A::FAMILY, flow.proto) };
+    if let Some((index, row)) = find(&key) {
+        // An endpoint must not speak to payment, least of all under the name of a service on premises. Asked of the policy
+        // and of the guard.
+        if kept(policy, flow) || guard::keeps_from(flow) {
+            return Err(Reason::NotReturn);
+        }
+        account.class = u32::from(row.class);
+        let room = maps::endpoint(row.endpoint).ok_or(Reason::Unready)?.room;
+        return Ok(Answer { row: index, endpoint: row.endpoint, room });
+    }
+    // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
+    let mirror = flow.reversed();
+    let matched = classify(policy, &mirror).ok_or(Reason::NotReturn)?;
+    let flags = constant(&policy.classes[matched.class as usize].flags);
+    if matched.keep || flags & NEXTHOP == 0 || guard::keeps(&mirror) {
+        return Err(Reason::NotReturn);
+    }
+    account.class = matched.class;
+    Ok(Answer { row: NO_ROW, endpoint: LOCAL, room: (flags >> ROOM_SHIFT) as u16 })
+}
+
+/// Writes what changes from the IP header on.
+#[inline(always)]
+fn write<A: Family>(packet: &Packet, frame: &Frame<A>, row: u32, room: u16) -> Option<()> {
+    match maps::returns(row) {
+        Some(row) => {
+            apply::hop_as(packet, frame, &rewrite::homeward(&frame.flow, A::narrow(row.service), row.service_port))?;
+        }
+        None => apply::hop(packet, frame)?,
+    }
+    clamp(packet, frame, room);
+    Some(())
+}
+
+#[inline(always)]
+fn clamp<A: Family>(packet: &Packet, frame: &Frame<A>, room: u16) {
+    if frame.flow.flags & SYN != 0 {
+        mss::clamp::<A>(packet, frame.l4, room);
+    }
+}
+
+subprograms! {
+    /// Sends a packet home, by the way in this CPU's memory, that is no usual one, or goes to a VLAN. 0 when it is done.
+    retag = retag4, retag6: retagged(offsets, row, room)
+}
+
+#[inline(always)]
+fn retagged<A: Guarded>(ctx: *mut xdp_md, offsets: u32, row: u32, room: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    let Some(way) = home::recall() else { return 1 };
+    u32::from(try_retag::<A>(&packet, Offsets::from_word(offsets), row, &way, room as u16).is_none())
+}
+
+#[inline(always)]
+fn try_retag<A: Guarded>(packet: &Packet, offsets: Offsets, row: u32, way: &Home, room: u16) -> Option<()> {
+    let l3 = ETH + if way.vlan == 0 { 0 } else { TAG };
+    let grown = packet.grow(l3 as i32 - offsets.l3() as i32)?;
+    // What was there before is there after: none of these is ever too short.
+    let frame = full::again::<A>(&grown, offsets.moved(l3))?;
+    write(&grown, &frame, row, room)?;
+    apply::ethernet(&grown, way.macs, way.vlan, A::FAMILY)
+}
+
+subprograms! {
+    /// Rewrites the source only, and leaves the rest of the way to the kernel.
+    kernel = rename_home4, rename_home6: renamed(offsets, row, room)
+}
+
+#[inline(always)]
+fn renamed<A: Guarded>(ctx: *mut xdp_md, offsets: u32, row: u32, room: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    let Some(frame) = full::again::<A>(&packet, Offsets::from_word(offsets)) else { return 1 };
+    if let Some(row) = maps::returns(row) {
+        let changed = rewrite::homeward(&frame.flow, A::narrow(row.service), row.service_port);
+        if apply::rename(&packet, &frame, &changed).is_none() {
+            return 1;
+        }
+    }
+    clamp(&packet, &frame, room as u16);
+    0
 }
 
 /// Looks a reply up in the return table.
 #[inline(always)]
-fn find(key: &ReturnKey) -> Option<&'static Return> {
+pub fn find(key: &ReturnKey) -> Option<(u32, &'static Return)> {
     let mut row = key.first();
     for _ in 0..RETURN_PROBES {
         let entry = maps::returns(row as u32)?;
@@ -119,49 +185,16 @@ fn find(key: &ReturnKey) -> Option<&'static Return> {
             return None;
         }
         if entry.answers(key) {
-            return Some(entry);
+            return Some((row as u32, entry));
         }
         row = ReturnKey::next(row);
     }
     None
 }
 
-/// Asks the routing table for the way to the client.
+/// Counts a packet from an endpoint and a link, each if it is known.
 #[inline(always)]
-fn route<A: Family>(
-    ctx: &XdpContext,
-    frame: &Frame<A>,
-    changed: &Changed<A>,
-    fib: &mut FibLookup,
-) -> Result<(), Reason> {
-    let flow = &frame.flow;
-    fib.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
-    fib.l4_protocol = flow.proto;
-    fib.sport = changed.port;
-    fib.dport = flow.dst_port;
-    fib.__bindgen_anon_1.tot_len = frame.ip_len as u16;
-    fib.ifindex = ctx.ingress_ifindex() as u32;
-    if A::FAMILY == 4 {
-        fib.__bindgen_anon_3.ipv4_src = changed.addr.wide()[0];
-        fib.__bindgen_anon_4.ipv4_dst = flow.dst.wide()[0];
-    } else {
-        fib.__bindgen_anon_3.ipv6_src = changed.addr.wide();
-        fib.__bindgen_anon_4.ipv6_dst = flow.dst.wide();
-    }
-    // SAFETY: context and structure are the program's own; the size is the structure's.
-    let result = unsafe { bpf_fib_lookup(ctx.ctx.cast(), fib, size_of::<FibLookup>() as i32, 0) };
-    match u32::try_from(result) {
-        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Ok(()),
-        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Err(Reason::NoNeighbour),
-        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Err(Reason::ReturnTooBig),
-        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Err(Reason::ToHost),
-        // Unreachable, blackhole, prohibited, or forwarding is off on this device.
-        _ => Err(Reason::NoRoute),
-    }
-}
-
-#[inline(always)]
-fn count_in(link: u32, endpoint: EndpointId, account: &Account) {
+pub fn count_in(link: u32, endpoint: EndpointId, account: &Account) {
     if endpoint != LOCAL {
         count::endpoint(endpoint, IN, account);
     }

@@ -10,8 +10,12 @@ use crate::classify::Family;
 pub struct Changed<A> {
     /// Which of the two.
     pub side: Side,
+    /// Former address.
+    pub old: A,
     /// New address.
     pub addr: A,
+    /// Former port, network byte order.
+    pub old_port: u16,
     /// New port, network byte order.
     pub port: u16,
     /// What the change of the address does to a checksum over it.
@@ -44,5 +48,5 @@ pub fn homeward<A: Family>(flow: &Flow<A>, service: A, port: u16) -> Changed<A> 
 #[inline(always)]
 fn changed<A: Family>(side: Side, old: A, addr: A, old_port: u16, port: u16) -> Changed<A> {
     let addr_delta = Delta::NONE.address(old.wide(), addr.wide());
-    Changed { side, addr, port, addr_delta, delta: addr_delta.word(old_port, port) }
+    Changed { side, old, addr, old_port, port, addr_delta, delta: addr_delta.word(old_port, port) }
 }

@@ -342,6 +342,15 @@ impl Bed {
         &self.counters
     }
 
+    /// Instructions the verifier looked at, and bytes of the translated program, of an entry's instance.
+    ///
+    /// # Errors
+    /// When it was not loaded, or the kernel does not say.
+    pub fn verified(&mut self, entry: Entry) -> Result<(Option<u32>, Option<u32>)> {
+        let info = self.instances.get_mut(&entry).context("not loaded")?.program().info()?;
+        Ok((info.verified_instruction_count(), info.size_translated()))
+    }
+
     /// Runs a row and holds what came of it against what was to come.
     ///
     /// # Errors

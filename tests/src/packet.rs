@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod diff;
+pub mod icmp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -134,6 +135,12 @@ impl Frame {
     /// The byte of DSCP and ECN (IPv4 TOS, IPv6 traffic class).
     pub const fn tos(mut self, tos: u8) -> Self {
         self.tos = tos;
+        self
+    }
+
+    /// IPv4 identification.
+    pub const fn identification(mut self, number: u16) -> Self {
+        self.identification = number;
         self
     }
 

@@ -61,9 +61,8 @@ pub(super) const SHARED: [Shared; 15] = [
     counters("LINK_COUNT", LINK_ROWS),
 ];
 
-/// Maps of one instance alone, never pinned: what it reports, policy, read-only data, a word that
-/// stays zero, and the log.
-const OWN: [&str; 15] = [
+/// Maps of one instance alone, never pinned: what it reports, policy, read-only data and the log.
+const OWN: [&str; 17] = [
     "REPORT",
     "DST4",
     "SRC4",
@@ -76,9 +75,11 @@ const OWN: [&str; 15] = [
     "KEEP_SRC6",
     "KEEP_PORTS",
     "ANSWERS",
+    "FOUND",
+    "WAY",
     "AYA_LOGS",
     ".rodata",
-    ".bss",
+    ".data.rows",
 ];
 
 /// Set by the kernel on every device map (kernel/bpf/devmap.c, `__dev_map_alloc_node`): programs cannot write it.

@@ -63,6 +63,8 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
     loader.override_global("GUARD", bytemuck::bytes_of(told.guard), true);
+    let rows = [told.policy.dims, told.guard.dims];
+    loader.override_global("ROWS", bytemuck::bytes_of(&rows), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
     for shared in &SHARED {
         loader.map_pin_path(shared.name, maps_dir.join(shared.name));
@@ -95,6 +97,8 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
 
 /// Names of the maps of one large set of rules: IPv4 destinations and sources, IPv6 likewise, ports.
 type Names = [&'static str; 5];
+/// The tables' rows, in memory of the program that it does not write.
+const ROWS: &str = ".data.rows";
 /// Those of the policy.
 const POLICY_MAPS: Names = ["DST4", "SRC4", "DST6", "SRC6", "PORTS"];
 /// Those of the guard.
@@ -145,7 +149,7 @@ fn freeze(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for (name, map) in ebpf.maps() {
         let data = match map {
             aya::maps::Map::LpmTrie(data) => data,
-            aya::maps::Map::Array(data) if [POLICY_MAPS[4], GUARD_MAPS[4]].contains(&name) => data,
+            aya::maps::Map::Array(data) if [POLICY_MAPS[4], GUARD_MAPS[4], ROWS].contains(&name) => data,
             _ => continue,
         };
         sys::freeze(data.fd().as_fd()).map_err(|error| KernelError::os(format!("freezing the map {name}"), &error))?;

@@ -62,13 +62,16 @@ impl<'a> Matcher<'a> {
     #[must_use]
     pub fn matched(&self, src: IpAddr, dst: IpAddr, proto: u8, port: u16) -> Option<Matched> {
         let dims = &self.policy.dims;
-        let mut ports = classify::ports(&dims.ports, proto, port.to_be());
+        let mut ports = classify::ports(&dims.ports, dims.ports.rows(), proto, port.to_be());
         if let Some(maps) = &self.maps {
             ports |= maps.ports(proto, port);
         }
         let prefixes = match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let inline = (classify::prefixes4(&dims.src4, addr4(src)), classify::prefixes4(&dims.dst4, addr4(dst)));
+                let inline = (
+                    classify::prefixes4(&dims.src4, dims.src4.rows(), addr4(src)),
+                    classify::prefixes4(&dims.dst4, dims.dst4.rows(), addr4(dst)),
+                );
                 let maps = self
                     .maps
                     .as_ref()
@@ -76,7 +79,10 @@ impl<'a> Matcher<'a> {
                 (inline.0 | maps.0) & (inline.1 | maps.1)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let inline = (classify::prefixes6(&dims.src6, addr6(src)), classify::prefixes6(&dims.dst6, addr6(dst)));
+                let inline = (
+                    classify::prefixes6(&dims.src6, dims.src6.rows(), addr6(src)),
+                    classify::prefixes6(&dims.dst6, dims.dst6.rows(), addr6(dst)),
+                );
                 let maps = self
                     .maps
                     .as_ref()

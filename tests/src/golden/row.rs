@@ -83,6 +83,18 @@ impl Row {
         Self::redirected(name, frame, device, (leg, IN), Reason::Returned, out)
     }
 
+    /// A frame that is too big for its link, and goes back by `device` as `answer`.
+    pub fn answered(
+        name: impl Into<String>,
+        frame: Vec<u8>,
+        device: &'static str,
+        class: usize,
+        answer: Vec<u8>,
+    ) -> Self {
+        let count = Count::Class(class, Reason::TooBigAnswered.number());
+        Self::new(name, frame, Verdict::Redirect(device), count).becomes(answer)
+    }
+
     fn redirected(
         name: impl Into<String>,
         frame: Vec<u8>,

@@ -1,10 +1,12 @@
 //! At the edges of what can be forwarded: TTL, MTU, jumbo frames, padding.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use burst_common::reason::Reason;
 use burst_tests::golden::{Bed, Leg, Outcome, Row, Verdict};
-use burst_tests::packet::Frame;
-use burst_tests::topology::{CLIENT_DEVICE, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_DX_MAC};
+use burst_tests::packet::{Frame, icmp};
+use burst_tests::topology::{CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX_MAC};
 
 use super::{
     FROM_CLIENT, FROM_DX, Kind, RENAMED, arriving, bed, both_beds, homeward, leaving, news_leg, promo_leg, replying,
@@ -12,6 +14,9 @@ use super::{
 
 /// (name, frame to the service, the same as it would leave, what it is counted under)
 type Way = (&'static str, Box<dyn Fn() -> Frame>, Box<dyn Fn() -> Frame>, Leg);
+/// The address a way's frames are sent to.
+type Service = fn(Kind) -> SocketAddr;
+const SERVICES: [Service; 2] = [|kind| kind.shop(443), |kind| kind.news()];
 
 /// Both ways to shift a packet of a kind.
 fn ways(bed: &Bed, kind: Kind) -> [Way; 2] {
@@ -46,7 +51,7 @@ fn a_ttl_of_one_is_the_kernels_to_answer() -> Result<()> {
 }
 
 #[test]
-fn what_the_link_cannot_carry_is_dropped_and_said() -> Result<()> {
+fn what_the_link_cannot_carry_is_answered() -> Result<()> {
     let mut bed = bed()?;
     let id = bed.link("dx-1");
     let mut link = bed.maps().link(id);
@@ -54,12 +59,15 @@ fn what_the_link_cannot_carry_is_dropped_and_said() -> Result<()> {
         link.mtu = mtu;
         bed.maps().set_link(id, &link);
         for kind in Kind::ALL {
-            for (name, as_sent, as_left, leg) in ways(&bed, kind) {
+            for ((name, as_sent, as_left, leg), service) in ways(&bed, kind).into_iter().zip(SERVICES) {
                 let headers = as_sent().payload(b"").build().len() - 14;
                 let filled = |frame: Frame, size: u16| frame.payload(&vec![0x5a; usize::from(size) - headers]);
                 let name = kind.row(&format!("{name}, MTU {mtu}"));
                 let frame = arriving(filled(as_sent(), mtu + 1));
-                bed.check(FROM_CLIENT, &Row::dropped(name.clone(), frame, leg.class, Reason::TooBig))?;
+                let (service, client) = (service(kind).ip(), kind.client().ip());
+                let answer = icmp::too_big(service, client, &frame, mtu).macs(EDGE_CLIENT_MAC, CLIENT_MAC).build();
+                let row = Row::answered(name.clone(), frame, CLIENT_DEVICE, leg.class, answer);
+                bed.check(FROM_CLIENT, &row)?;
                 let (frame, out) = (arriving(filled(as_sent(), mtu)), leaving(filled(as_left(), mtu)));
                 bed.check(FROM_CLIENT, &Row::leaves(name, frame, DX_DEVICE, leg, out))?;
             }

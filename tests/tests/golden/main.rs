@@ -192,7 +192,7 @@ impl Kind {
     /// The first packet of a TCP connection.
     fn opener(self, from: SocketAddr, to: SocketAddr) -> Frame {
         assert_eq!(self.proto, TCP, "only TCP says what opens a flow");
-        Frame::tcp(from, to, flag::SYN).mss(1460)
+        Frame::tcp(from, to, flag::SYN).mss(1300)
     }
 
     /// Name of a row.
