@@ -24,7 +24,7 @@ pub fn too_big(from: IpAddr, to: IpAddr, about: &[u8], mtu: u16) -> Frame {
     if from.is_ipv4() {
         error(from, to, [3, 4], [0, 0, high, low], about, 512).identification(0)
     } else {
-        error(from, to, [2, 0], [0, 0, high, low], about, 1224)
+        error(from, to, [2, 0], [0, 0, high, low], about, 1232)
     }
 }
 
