@@ -5,6 +5,7 @@
 
 mod adopt;
 mod error;
+mod events;
 mod links;
 mod observe;
 mod publish;
@@ -32,6 +33,7 @@ use crate::netlink::{NetState, Watch};
 use crate::observe::Sources;
 
 pub use error::Error;
+use events::Reader;
 use observe::Meter;
 use publish::Publisher;
 use tell::Told;
@@ -65,7 +67,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let mut core = Core::new(config, publisher, sources);
+    let events = events::read(publisher.events()?, publisher.link_names(), watch.state());
+    let mut core = Core::new(config, publisher, sources, events);
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
@@ -121,6 +124,7 @@ struct Core<'a> {
     decision: Decision,
     /// What the kernel said when it was told last.
     net: Option<NetState>,
+    events: Reader,
     /// Per class of the configuration: what was told of it.
     told: Vec<Told>,
     started: Instant,
@@ -129,7 +133,7 @@ struct Core<'a> {
 }
 
 impl<'a> Core<'a> {
-    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources) -> Self {
+    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources, events: Reader) -> Self {
         let mut controller = Controller::new(config);
         let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
@@ -145,6 +149,7 @@ impl<'a> Core<'a> {
             orders: HashMap::new(),
             decision: Decision::default(),
             net: None,
+            events,
             told,
             started: clock(),
             ticked: clock(),

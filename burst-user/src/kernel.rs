@@ -6,6 +6,7 @@
 mod attach;
 mod bpffs;
 mod error;
+mod events;
 mod install;
 mod layout;
 mod load;
@@ -17,6 +18,7 @@ mod sys;
 pub use attach::{Attached, Attachment};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
+pub use events::Events;
 pub use install::{Device, Installation, Plan, detach, install};
 pub use load::{Instance, Told, load};
 pub use mapped::Mapped;

@@ -134,6 +134,7 @@ fn status() -> Status {
         clients: vec![],
         gateways: vec![],
         other: vec![],
+        events: burst::api::types::Events::default(),
         warnings: vec![],
     }
 }

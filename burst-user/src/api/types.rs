@@ -49,6 +49,9 @@ pub struct Status {
     pub gateways: Vec<Gateway>,
     /// Packets that belong to no class, by reason, since the maps were made; reasons without packets are left out.
     pub other: Vec<ReasonCount>,
+    /// What should never be, or seldom: payment on its way out.
+    #[serde(default)]
+    pub events: Events,
     /// What an operator should know and no row above says.
     pub warnings: Vec<String>,
 }
@@ -273,6 +276,41 @@ pub struct Router {
     pub mtu: u16,
     /// Destinations that the routing table is asked about all the same.
     pub except: Vec<String>,
+}
+
+/// Packets of kept rules that were about to leave, since the daemon started. Those that the program counted while no daemon
+/// ran, or while the ring was full, are among the notes of `other` alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// Stopped by the guard: a defect of burst.
+    pub guard: u64,
+    /// Sent by burst and stopped by the sentinel: a defect of burst.
+    pub stopped_own: u64,
+    /// Sent by this host's kernel, and let go (`sentinel = "report"`).
+    pub reported: u64,
+    /// Sent by this host's kernel, and stopped (`sentinel = "enforce"`).
+    pub stopped: u64,
+    /// The latest, the oldest first.
+    pub recent: Vec<Event>,
+}
+
+/// A packet of a kept rule that was about to leave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// `guard`, `sentinel-stopped-own`, `sentinel-reported`, `sentinel-stopped`.
+    pub what: String,
+    /// `tcp`, `udp`, or a protocol number.
+    pub proto: String,
+    /// Source, of the innermost packet that is kept.
+    pub src: String,
+    /// Destination, likewise.
+    pub dst: String,
+    /// Device: its way in for the guard, its way out for the sentinel.
+    pub device: String,
+    /// Name of the link, where it is known.
+    pub link: Option<String>,
+    /// Seconds from boot to the event.
+    pub since_boot_s: f64,
 }
 
 /// An operator's order that is in force.

@@ -77,6 +77,7 @@ mod tests {
     fn state() -> LinkState {
         LinkState {
             name: "dx-1".into(),
+            device: "eth1".into(),
             ifindex: 3,
             neighbour_ifindex: 9,
             mac: DEVICE,

@@ -21,7 +21,7 @@ use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
-use crate::kernel::{Attachment, Installation, KernelError, Maps, Plan};
+use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan};
 use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::Compiled;
 use crate::policy::ids::{Ids, endpoint_key};
@@ -136,6 +136,16 @@ impl<'a> Publisher<'a> {
     /// Ids of the links, in the order of the configuration.
     pub(super) fn link_ids(&self) -> impl Iterator<Item = u8> {
         self.config.links.iter().map(|link| self.link_id(&link.name))
+    }
+
+    /// The events of the program that were not read yet.
+    pub(super) fn events(&self) -> Result<Events, KernelError> {
+        self.installation.events()
+    }
+
+    /// Names of the links, by id.
+    pub(super) fn link_names(&self) -> BTreeMap<u8, String> {
+        self.links.iter().map(|(name, id)| (*id, name.clone())).collect()
     }
 
     /// Id of a link.

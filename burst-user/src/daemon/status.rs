@@ -70,6 +70,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         clients: clients.collect(),
         gateways: gateways(core, net),
         other: reasons(0),
+        events: core.events.view(),
         warnings,
     };
     let recent = |class: Option<usize>, reason: Reason| {

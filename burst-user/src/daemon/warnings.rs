@@ -37,7 +37,28 @@ pub(super) fn warnings(
         dropped_before(class, index, &recent, &mut found);
     }
     of_reasons("packets of no class", None, &recent, &mut found);
+    of_events(&status.events, &mut found);
     found
+}
+
+/// Payment on its way out, as far as it was seen.
+fn of_events(events: &api::Events, found: &mut Vec<String>) {
+    const DEFECT: &str = "; a defect of burst, report it";
+    for (count, what, kind, so) in [
+        (events.guard, "the guard kept from leaving", "guard", DEFECT),
+        (events.stopped_own, "the sentinel stopped", "sentinel-stopped-own", DEFECT),
+        (events.reported, "this host's kernel sent to a link", "sentinel-reported", ""),
+        (events.stopped, "the sentinel stopped, of those that this host's kernel sends,", "sentinel-stopped", ""),
+    ] {
+        if count == 0 {
+            continue;
+        }
+        let last = events.recent.iter().rev().find(|event| event.what == kind);
+        let last = last.map_or_else(String::new, |last| {
+            format!(", the last {} {} -> {} at {}", last.proto, last.src, last.dst, last.device)
+        });
+        found.push(format!("payment: {what} {count} packets of kept rules{last}{so}"));
+    }
 }
 
 fn of_burst(class: &str, burst: &Burst, mode: Mode, found: &mut Vec<String>) {
@@ -102,7 +123,9 @@ fn dropped_before(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{Client, Endpoint, Local, ReasonCount, Share, Slots, Source, Tier, Traffic, VERSION};
+    use crate::api::types::{
+        Client, Endpoint, Event, Events, Local, ReasonCount, Share, Slots, Source, Tier, Traffic, VERSION,
+    };
     use crate::decide::{ClassDecision, Limit};
 
     fn endpoint(last: u8, reachable: bool) -> Endpoint {
@@ -164,8 +187,23 @@ mod tests {
             clients: vec![Client { device: "eth0".into(), up: well, why: why.into() }],
             gateways: vec![],
             other: vec![],
+            events: if well { Events::default() } else { events() },
             warnings: vec![],
         }
+    }
+
+    fn events() -> Events {
+        let event = |what: &str, port: u16| Event {
+            what: what.into(),
+            proto: "tcp".into(),
+            src: format!("198.51.100.7:{port}"),
+            dst: "203.0.113.10:443".into(),
+            device: "eth1".into(),
+            link: None,
+            since_boot_s: 1.0,
+        };
+        let recent = vec![event("sentinel-reported", 1), event("guard", 2), event("sentinel-reported", 3)];
+        Events { guard: 1, reported: 40, recent, ..Events::default() }
     }
 
     fn decision(limits: &[Limit]) -> Decision {
@@ -200,6 +238,10 @@ mod tests {
             "class promo: 66.0 % of new flows stay local, 50.0 % is wanted",
             "class promo: 7 packets were dropped as too-big since the maps were made",
             "packets of no class: 3 packets not routed as no-route in the last second",
+            "payment: the guard kept from leaving 1 packets of kept rules, the last tcp 198.51.100.7:2 -> 203.0.113.10:443 at \
+             eth1; a defect of burst, report it",
+            "payment: this host's kernel sent to a link 40 packets of kept rules, the last tcp 198.51.100.7:3 -> \
+             203.0.113.10:443 at eth1",
         ];
         assert_eq!(warnings(&status(false), &wrong, recent), expected);
         let recent = |class: Option<usize>, reason| u64::from(class.is_some() && reason == Reason::TooBig);

@@ -11,6 +11,7 @@ use burst_common::policy::{DeviceLink, ROLE_CLIENT, ROLE_LINK, Table, TooMany, m
 use super::attach::{self, Attachment};
 use super::bpffs::{self, links_dir, maps_dir};
 use super::error::{KernelError, Kind};
+use super::events::Events;
 use super::layout;
 use super::load::{Instance, Told, load};
 use super::maps::Maps;
@@ -142,6 +143,14 @@ fn device_links(device: &Device) -> Result<Table<DeviceLink, DEVICE_LINKS>, Kern
 }
 
 impl Installation {
+    /// The events that were not read yet.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub fn events(&self) -> Result<Events, KernelError> {
+        Events::open(&self.pin_dir)
+    }
+
     /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
     /// shifted before its reply finds the way back. Detaches devices that are no longer configured, and removes the
     /// pins of those that are gone.

@@ -24,11 +24,21 @@ pub struct NetState {
     pub gateways: [Gateway; 2],
 }
 
+impl NetState {
+    /// Name of the device that a link's frames leave by, by its index.
+    #[must_use]
+    pub fn device_of(&self, ifindex: u32) -> Option<String> {
+        self.links.iter().find(|link| link.ifindex == ifindex && ifindex != 0).map(|link| link.device.clone())
+    }
+}
+
 /// What a link can do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
     /// Name of the link.
     pub name: String,
+    /// Name of the device that frames leave by.
+    pub device: String,
     /// Device that frames leave by (of a VLAN, the parent); 0 when it does not exist.
     pub ifindex: u32,
     /// Device that the next hop is a neighbour on: the VLAN device, or the device itself; 0 when it does not exist.
@@ -247,6 +257,7 @@ impl Table {
         let mtu = [device, upper].into_iter().flatten().map(|device| device.mtu).min();
         LinkState {
             name: link.name.clone(),
+            device: link.device.clone(),
             ifindex: device.map_or(0, |device| device.ifindex),
             neighbour_ifindex: upper.map_or(0, |upper| upper.ifindex),
             mac: device.and_then(|device| device.mac).unwrap_or_default(),
@@ -349,6 +360,7 @@ mod tests {
             state,
             LinkState {
                 name: "dx-1".into(),
+                device: "eth1".into(),
                 ifindex: PARENT,
                 neighbour_ifindex: TAGGED,
                 mac: PARENT_MAC,

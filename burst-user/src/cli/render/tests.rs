@@ -1,7 +1,7 @@
 //! The text of a status, to the letter.
 
 use super::*;
-use crate::api::types::{Client, Local, Override, Router, Slots, Tier, VERSION};
+use crate::api::types::{Client, Events, Local, Override, Router, Slots, Tier, VERSION};
 
 fn traffic(packets: u64, rate_bps: f64) -> Traffic {
     Traffic { packets, bytes: packets * 100, openers: packets / 10, rate_bps }
@@ -116,6 +116,7 @@ fn status() -> Status {
             Gateway { family: 6, router: None, why: Some("there is no default route".into()) },
         ],
         other: vec![reason("no-match", 12), reason("not-ip", 345)],
+        events: Events::default(),
         warnings: vec![],
     }
 }
@@ -196,6 +197,7 @@ fn what_is_unusual_is_said() {
         clients: vec![Client { device: "eth0".into(), up: false, why: "device does not exist".into() }],
         gateways: vec![Gateway { family: 4, router: Some(Router { vlan: Some(7), ..router() }), why: None }],
         other: vec![],
+        events: Events::default(),
         warnings: vec!["the slot table is not published".into()],
         ..status()
     };
