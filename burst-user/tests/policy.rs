@@ -14,7 +14,7 @@ use burst::policy::matcher::Matcher;
 use burst_common::classify::Matched;
 use burst_common::endpoint::{MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_table};
 use burst_common::flow::{TCP, UDP, wide};
-use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP};
+use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP, ROOM_SHIFT};
 use burst_common::returns::{ReturnKey, proto};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ fn keep_rules_come_first_and_each_class_has_its_own_slots() {
     assert_eq!(policy.seed, burst_common::hash::seed("s"));
     let row = policy.classes[usize::from(promo)];
     assert_eq!((row.base4, row.base6, row.mask), (u32::from(promo) * 8192, u32::from(promo) * 8192 + 4096, 255));
-    assert_eq!(row.flags, BY_CLIENT | NEXTHOP);
+    assert_eq!(row.flags, BY_CLIENT | NEXTHOP | 1500 << ROOM_SHIFT, "the MTU of the `nexthop` tier's link");
     assert_eq!(policy.classes[usize::from(payment)].flags, KEEP);
 
     let matcher = Matcher::new(&compiled);
@@ -379,6 +379,8 @@ fn tunnels_are_given_their_rows_and_known_by_their_far_end() {
         "[[class.promo.tier]]\nname = \"reserved\"\nmode = \"gue\"\nport = 6081",
     );
     let (compiled, ids) = compiled(&parse(&text, "test").unwrap_or_else(|refused| panic!("{refused}")).config);
+    let flags = compiled.policy.classes[usize::from(ids.classes["promo"])].flags;
+    assert_eq!(flags, 0, "no `nexthop` tier, no room of one");
     assert_eq!((compiled.guard.enforce, compiled.policy.modes), (1, 1 << MODE_GUE | 1 << MODE_IPIP));
     let [four, six, elastic] = &compiled.endpoints[..] else { panic!("three endpoints") };
     // What the smallest link carries (dx-2: 1500; dx-1: 8500), less IPv4 or IPv6, UDP and GUE headers.

@@ -109,6 +109,38 @@ fn a_link_device_that_does_not_forward_is_refused_with_the_switch_named() -> Res
     starts(&topology)
 }
 
+#[test]
+fn a_link_of_a_vlan_is_refused_with_the_command_for_what_is_missing() -> Result<()> {
+    let topology = Topology::new()?;
+    let device = format!("device   = \"{DX_DEVICE}\"");
+    let tagged = config(&topology).replacen(&device, &format!("{device}\nvlan     = 101"), 1);
+    let offload = |state| topology.edge.exec("ethtool", &["-K", DX_DEVICE, "rxvlan", state]);
+    for (state, expected) in [
+        (
+            "on",
+            format!(
+                "burst: link `dx-1`: `{DX_DEVICE}` takes the VLAN tags off what it receives (rx-vlan-offload): replies could not \
+                 be told apart\n  fix: ethtool -K {DX_DEVICE} rxvlan off"
+            ),
+        ),
+        (
+            "off",
+            format!(
+                "burst: link `dx-1`: there is no VLAN device with id 101 on `{DX_DEVICE}`: its next hop could not be resolved\n  \
+                 fix: ip link add link {DX_DEVICE} name {DX_DEVICE}.101 type vlan id 101 && ip link set {DX_DEVICE}.101 up"
+            ),
+        ),
+    ] {
+        offload(state)?;
+        let said = refused(&topology, &tagged)?;
+        assert_eq!((said.code, message(&said)), (6, expected.as_str()), "{}", said.err);
+        assert!(!pin_dir(&topology).exists(), "nothing was made");
+    }
+    // An untagged link does not ask for either.
+    offload("on")?;
+    starts(&topology)
+}
+
 /// The stamp of the pinned state.
 fn stamp(topology: &Topology) -> Result<Meta> {
     let map = Map::Array(MapData::from_pin(pin_dir(topology).join("maps/META"))?);

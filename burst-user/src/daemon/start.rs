@@ -25,7 +25,7 @@ pub(super) async fn follow_kernel(config: &Config) -> Result<Watch, Error> {
     }
     for (link, state) in config.links.iter().zip(&state.links) {
         present(&link.device, state.ifindex, &format!("link `{}`", link.name))?;
-        not_yet(config, link)?;
+        not_yet(link)?;
         tagged(link, state.why)?;
         forwards(config, &link.device)?;
     }
@@ -33,30 +33,12 @@ pub(super) async fn follow_kernel(config: &Config) -> Result<Watch, Error> {
 }
 
 /// What the built-in program does not do.
-fn not_yet(config: &Config, link: &Link) -> Result<(), KernelError> {
-    let refused = |what: &str, fix: &str| Err(KernelError::new(Kind::Unsupported, what, fix));
-    let name = &link.name;
-    if link.vlan.is_some() {
-        let what = format!("link `{name}`: this version of burst does not write VLAN tags");
-        return refused(&what, "give the link a device of its own");
+fn not_yet(link: &Link) -> Result<(), KernelError> {
+    if link.next_hop.is_some() {
+        return Ok(());
     }
-    if link.next_hop.is_none() {
-        return refused(
-            &format!("link `{name}`: this version of burst has no program for `via = \"kernel\"`"),
-            "remove the link",
-        );
-    }
-    if config.edge.client.contains(&link.device) {
-        let what =
-            format!("link `{name}`: this version of burst does not tell it from the clients on `{}`", link.device);
-        return refused(&what, "give the link a device of its own");
-    }
-    let tiers = config.classes.iter().filter_map(|class| class.burst.as_ref()).flat_map(|burst| &burst.tiers);
-    if let Some(tier) = tiers.into_iter().find(|tier| tier.mode.tunnels()) {
-        let what = format!("tier `{}`: this version of burst has no program for mode {}", tier.name, tier.mode.word());
-        return refused(&what, "write mode = \"dnat\"");
-    }
-    Ok(())
+    let what = format!("link `{}`: this version of burst has no program for `via = \"kernel\"`", link.name);
+    Err(KernelError::new(Kind::Unsupported, what, "remove the link"))
 }
 
 fn present(device: &str, ifindex: u32, what: &str) -> Result<(), KernelError> {

@@ -4,7 +4,7 @@ use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXT
 use burst_common::flow::wide;
 use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
-use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy};
+use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy, ROOM_SHIFT};
 use burst_common::returns::Return;
 use burst_common::slot::{self, EndpointId};
 use bytemuck::Zeroable;
@@ -168,7 +168,7 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
     let mut returns = ReturnTable::default();
     for class in &config.classes {
         let id = class_id(class, ids)?;
-        policy.classes[usize::from(id)] = class_row(class, id)?;
+        policy.classes[usize::from(id)] = class_row(class, id, &config.links)?;
         for tier in class.burst.iter().flat_map(|burst| &burst.tiers) {
             endpoints.extend(tier_rows(class, id, tier, &config.links, ids)?);
             for translation in translations(class, tier) {
@@ -229,7 +229,7 @@ fn check_size(rows: &Rows) -> Result<(), CompileError> {
 }
 
 /// What the packet path is told of a class.
-fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
+fn class_row(class: &Class, id: u8, links: &[Link]) -> Result<policy::Class, CompileError> {
     let row = policy::Class { base4: slot::base(id, 4), base6: slot::base(id, 6), mask: 0, flags: KEEP };
     let Some(burst) = &class.burst else { return Ok(row) };
     if !burst.slots.is_power_of_two() || burst.slots as usize > MAX_CLASS_SLOTS {
@@ -240,7 +240,11 @@ fn class_row(class: &Class, id: u8) -> Result<policy::Class, CompileError> {
     }
     let by_client = if burst.affinity == Affinity::Client { BY_CLIENT } else { 0 };
     let nexthop = if burst.tiers.iter().any(|tier| tier.mode == Mode::Nexthop) { NEXTHOP } else { 0 };
-    Ok(policy::Class { mask: burst.slots - 1, flags: by_client | nexthop, ..row })
+    // The smallest way of its `nexthop` tiers, whose replies name no endpoint.
+    let named = burst.tiers.iter().filter(|tier| tier.mode == Mode::Nexthop).flat_map(|tier| &tier.links);
+    let room = named.filter_map(|name| links.iter().find(|link| link.name == *name)).map(|link| link.mtu).min();
+    let room = u32::from(room.unwrap_or(0)) << ROOM_SHIFT;
+    Ok(policy::Class { mask: burst.slots - 1, flags: by_client | nexthop | room, ..row })
 }
 
 fn tier_rows(
