@@ -13,6 +13,7 @@ mod replay;
 pub mod cases;
 mod primitives;
 mod timing;
+mod wire;
 
 mod report;
 mod chart;
@@ -23,6 +24,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub use report::Line;
+
+/// Seed of the order of the rounds: any number but 0.
+const SEED: u64 = 0x6275_7273_7421;
 
 /// What to measure, how well, and where the results go.
 #[derive(Clone, Debug)]
@@ -53,7 +57,9 @@ pub fn run(settings: &Settings) -> Result<()> {
         let measure = || -> Result<Vec<Line>> {
             let cpu = pin(settings.cpu)?;
             eprintln!("bench: on CPU {cpu}, {} rounds", settings.rounds);
-            timing::measure(settings, &programs)
+            let mut lines = timing::measure(settings, &programs)?;
+            lines.extend(wire::measure(settings, &programs, cpu)?);
+            Ok(lines)
         };
         let thread = std::thread::Builder::new().name("bench".to_owned()).spawn_scoped(scope, measure)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

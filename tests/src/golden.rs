@@ -72,7 +72,7 @@ pub struct Bed {
     ids: Ids,
     pin_dir: PathBuf,
     edge: Namespace,
-    _far: Namespace,
+    far: Namespace,
     _dir: RunDir,
 }
 
@@ -119,7 +119,7 @@ impl Bed {
             ids,
             pin_dir,
             edge,
-            _far: far,
+            far,
             _dir: dir,
         };
         for family in Family::ALL {
@@ -158,6 +158,12 @@ impl Bed {
     #[must_use]
     pub fn edge(&self) -> &Namespace {
         &self.edge
+    }
+
+    /// What is behind EDGE's devices, each under the same name.
+    #[must_use]
+    pub fn far(&self) -> &Namespace {
+        &self.far
     }
 
     /// The policy and tables of the configuration.

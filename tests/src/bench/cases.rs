@@ -19,7 +19,7 @@ use crate::topology::{
 };
 
 /// Client traffic.
-const FROM_CLIENT: Entry = Entry { device: CLIENT_DEVICE, role: ROLE_CLIENT, link: 0 };
+pub(super) const FROM_CLIENT: Entry = Entry { device: CLIENT_DEVICE, role: ROLE_CLIENT, link: 0 };
 /// The line.
 const FROM_DX: Entry = Entry { device: DX_DEVICE, role: ROLE_LINK, link: 1 };
 /// Clients of the benchmark, 65,536 of each family from this address on (RFC 2544, appendix C.2.2; RFC 5180, section 8).
@@ -29,7 +29,7 @@ const NEWS: Pair =
     Pair { v4: Ipv4Addr::new(203, 0, 113, 30), v6: Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x30) };
 /// An address that no rule names.
 const OTHER: Pair =
-    Pair { v4: Ipv4Addr::new(198, 51, 100, 77), v6: Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x77) };
+    Pair { v4: Ipv4Addr::new(203, 0, 113, 77), v6: Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x77) };
 /// What the tier makes of the shop's port 443.
 const RENAMED: u16 = 8443;
 /// Length of every frame.
@@ -123,6 +123,49 @@ capacity = "1k flows/s"
             hosts(100, payment),
             hosts(101, news),
         )
+    }
+}
+
+/// The policies: number of prefixes, and configuration.
+#[must_use]
+pub fn policies() -> [(&'static str, String); 3] {
+    [Size::Four, Size::Sixteen, Size::Thousand].map(|size| (size.name(), size.config()))
+}
+
+/// The policy of what goes over a wire.
+pub(super) fn small_policy() -> String {
+    Size::Four.config()
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// The shop: `dnat`.
+    Promo,
+    /// The news: `nexthop`.
+    News,
+    /// An address that no rule names.
+    Other,
+}
+
+impl To {
+    /// The class of its packets, if they have one.
+    pub(super) const fn class(self) -> Option<&'static str> {
+        match self {
+            Self::Promo => Some("promo"),
+            Self::News => Some("news"),
+            Self::Other => None,
+        }
+    }
+
+    /// The first client's packet, in IPv4.
+    pub(super) fn frame(self) -> Vec<u8> {
+        let address = match self {
+            Self::Promo => SHOP.address,
+            Self::News => NEWS,
+            Self::Other => OTHER,
+        };
+        arriving(Frame::tcp((CLIENTS.v4, 40_000), (address.v4, 443), flag::ACK))
     }
 }
 
@@ -281,11 +324,6 @@ impl Table {
         let row = Row::returns("return", packet, CLIENT_DEVICE, leg, out);
         add("return-fib", FROM_DX, Side::Destination, row, 125.0, none());
     }
-}
-
-/// A client's packet, whatever it is for.
-pub(super) fn client_frame() -> Vec<u8> {
-    arriving(Frame::tcp((CLIENTS.v4, 40_000), (OTHER.v4, 443), flag::ACK))
 }
 
 /// Fills a frame up to the length that all have.

@@ -8,7 +8,7 @@ use aya::programs::ProgramFd;
 use burst_tests_ebpf::Replay;
 use bytemuck::Zeroable as _;
 
-use super::cases::{MANY, client_frame};
+use super::cases::{MANY, To};
 use super::replay::{Shape, Side, object, program};
 use crate::golden::Verdict;
 use crate::netns::Namespace;
@@ -51,7 +51,7 @@ impl Block {
         let flows: &[u32] = if self.many { &[1, MANY] } else { &[1] };
         let case = |&flows: &u32| {
             let name = format!("block/{}/{}", self.name, if flows > 1 { "64k" } else { "1" });
-            (name, Shape { frame: client_frame(), flows, side: Side::Source })
+            (name, Shape { frame: To::Other.frame(), flows, side: Side::Source })
         };
         flows.iter().map(case).collect()
     }

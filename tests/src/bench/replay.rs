@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::programs::{ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_tests_ebpf::{HEAD, Replay};
 
@@ -10,6 +10,9 @@ use crate::golden::Outcome;
 
 /// Maps of the programs that are loaded for one of them: all but the caller's are made small.
 const MAPS: [&str; 5] = ["ARRAY", "PER_CPU", "HASH", "LRU", "LPM"];
+
+/// Frames sent at once: as many as a NAPI poll takes from a device (include/linux/netdevice.h, `NAPI_POLL_WEIGHT`).
+const BATCH: u32 = 64;
 
 /// Whose address and port vary from flow to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +73,16 @@ impl Shape {
     }
 }
 
+/// The `struct xdp_md` (include/uapi/linux/bpf.h) of a frame of this length, received on a device: data, data_end, data_meta,
+/// ingress_ifindex, rx_queue_index, egress_ifindex.
+///
+/// # Errors
+/// When the length is none.
+pub fn context(length: usize, ifindex: u32) -> Result<Vec<u8>> {
+    let words = [0, u32::try_from(length)?, 0, ifindex, 0, 0];
+    Ok(words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect())
+}
+
 /// An object of the programs beside burst's. `large` maps keep their size.
 ///
 /// # Errors
@@ -124,6 +137,23 @@ impl Replayed {
         array.set(0, next, 0).context("putting the program behind `replay`")?;
         let runs = Array::try_from(ebpf.take_map("RUNS").context("no map RUNS")?)?;
         Ok(Self { ebpf, runs, frame: shape.frame.clone(), context })
+    }
+
+    /// Sends frames as if the context's device had received them: behind `replay` must be a program that sends.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send(&mut self, frames: u32) -> Result<()> {
+        let program: &Xdp = self.ebpf.program("replay").context("no program replay")?.try_into()?;
+        let options = TestRunOptions {
+            data_in: Some(&self.frame),
+            ctx_in: Some(&self.context),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        };
+        program.test_run(options).context("sending frames")?;
+        Ok(())
     }
 
     /// Runs the program. The caller is in the namespace of the context's device, and on one CPU.

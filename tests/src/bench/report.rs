@@ -13,10 +13,10 @@ use super::statistics::Spread;
 pub struct Line {
     /// Its name.
     pub case: String,
-    /// Nanoseconds over the program that does nothing.
+    /// Nanoseconds over the program that does nothing; on a wire, of all that is done for a packet.
     pub net: Spread,
     /// Nanoseconds of the program that does nothing, with what restores the packet.
-    pub base: Spread,
+    pub base: Option<Spread>,
     /// Net nanoseconds it may cost.
     pub budget: Option<f64>,
     /// Instructions of the program, as the kernel left them.
@@ -38,7 +38,11 @@ pub fn table(lines: &[Line]) -> String {
     let _ = writeln!(text, "{:width$}   net ns     p25..p75     baseline   budget", "case");
     for line in lines {
         let Spread { median, p25, p75 } = line.net;
-        let _ = write!(text, "{:width$}  {median:7.1}  {p25:6.1}..{p75:<6.1}  {:7.1}", line.case, line.base.median);
+        let _ = write!(text, "{:width$}  {median:7.1}  {p25:6.1}..{p75:<6.1}  ", line.case);
+        let _ = match line.base {
+            Some(base) => write!(text, "{:7.1}", base.median),
+            None => write!(text, "       "),
+        };
         if let Some(budget) = line.budget {
             let _ = write!(text, "  {budget:7.1}  {}", if line.over() { "OVER" } else { "ok" });
         }

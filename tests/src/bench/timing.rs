@@ -8,20 +8,18 @@ use burst_common::counter::Counter;
 use burst_tests_ebpf::Replay;
 use bytemuck::Zeroable as _;
 
-use super::Settings;
 use super::cases::{Case, Table};
 use super::primitives::{BLOCKS, Block};
-use super::replay::{Replayed, Run, Shape, object, program};
+use super::replay::{Replayed, Run, Shape, context, object, program};
 use super::report::Line;
 use super::statistics::{Shuffle, Spread};
+use super::{SEED, Settings};
 use crate::golden::Bed;
 use crate::golden::counters::Moved;
 use crate::netns::Namespace;
 
 /// Runs of one measurement over one flow; over many, each flow has one.
 const REPEAT: u32 = 20_000;
-/// Seed of the order of the rounds: any number but 0.
-const SEED: u64 = 0x6275_7273_7421;
 
 /// What a probe is held against.
 enum Held {
@@ -151,8 +149,7 @@ fn of_block(
     probes: &mut Vec<Probe>,
 ) -> Result<()> {
     for (name, shape) in block.cases().into_iter().filter(|(name, _)| name.contains(only)) {
-        let words = [0, u32::try_from(shape.frame.len())?, 0, home.ifindex("lo")?, 0, 0];
-        let context: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+        let context = context(shape.frame.len(), home.ifindex("lo")?)?;
         let baseline = baselines.get(block.baseline(), "home", &shape, &context)?;
         let subject = Replayed::new(file, &shape, &block.load(file, home)?, context)?;
         probes.push(Probe::new(name, None, None, Held::Block(block.verdict()), (subject, baseline), &shape));
@@ -200,7 +197,7 @@ impl Probe {
         Line {
             case: self.name.clone(),
             net: all(Sample::net),
-            base: all(Sample::middle),
+            base: Some(all(Sample::middle)),
             budget: self.budget,
             instructions: self.instructions,
         }
