@@ -91,7 +91,7 @@ pub fn prepare() -> Result<()> {
     host::require_privileges()?;
     ONCE.get_or_init(|| {
         let all = || -> Result<()> {
-            host::require_programs()?;
+            host::require_programs(&host::TOOLS)?;
             host::raise_open_files()?;
             sweep().context("removing what an earlier, killed run left")?;
             on_signal()

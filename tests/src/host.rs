@@ -7,9 +7,15 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
-/// Programs the testbed starts, with the Debian package that has them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("ethtool", "ethtool"), ("nginx", "nginx-light"), ("haproxy", "haproxy")];
+/// A program and the Debian package that has it.
+pub type Program = (&'static str, &'static str);
+
+/// Programs that every test needs.
+pub const TOOLS: [Program; 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
+/// The web server of both sites.
+pub const NGINX: Program = ("nginx", "nginx-light");
+/// What stands before the premises' servers.
+pub const HAPROXY: Program = ("haproxy", "haproxy");
 
 /// Open files for thousands of connections, in this process and its children.
 const OPEN_FILES: u64 = 65_536;
@@ -31,12 +37,12 @@ pub fn require_privileges() -> Result<()> {
     Ok(())
 }
 
-/// Checks that the programs the testbed starts are installed.
+/// Checks that programs are installed.
 ///
 /// # Errors
 /// Names every missing program, its package and how to install it.
-pub fn require_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).collect();
+pub fn require_programs(programs: &[Program]) -> Result<()> {
+    let missing: Vec<_> = programs.iter().filter(|(program, _)| find(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,7 @@ mod tidy;
 mod test;
 mod demo;
 mod bench;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure what a packet costs, in nanoseconds, against its budget. As root.
     Bench(bench::Args),
+    /// Run root tests on other kernels, in virtual machines.
+    Vm(vm::Args),
 }
 
 /// Whether `cargo xtask <name>` exists.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::test(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Vm(args) => vm::vm(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

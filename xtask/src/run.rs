@@ -60,9 +60,7 @@ pub(crate) fn words(command: &Command) -> String {
 
 /// Whether a program is installed; the system directories count also where they are not on `PATH`.
 pub(crate) fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
+    find(program).is_ok()
 }
 
 /// Whether we run as root.
@@ -82,4 +80,20 @@ pub(crate) fn require_root(command: &str) -> Result<()> {
         "`cargo xtask {command}` must run as root: it loads BPF programs and makes network namespaces. Run it in a root \
          shell whose PATH has cargo, for example: sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME cargo xtask {command}"
     )))
+}
+
+/// Whether a file's content is a program or library.
+pub(crate) fn is_elf(content: &[u8]) -> bool {
+    content.starts_with(b"\x7fELF")
+}
+
+/// Where a program is that is installed.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn find(program: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut files = env::split_paths(&path).chain(system).map(|dir| dir.join(program));
+    files.find(|file| file.is_file()).with_context(|| format!("{program} is not installed"))
 }

@@ -90,7 +90,7 @@ fn half(command: &mut Command) -> Result<usize> {
 }
 
 /// The number of passed tests in a summary line of the test harness; 0 in every other line.
-fn passed_in(line: &str) -> usize {
+pub(crate) fn passed_in(line: &str) -> usize {
     line.strip_prefix("test result: ok. ")
         .and_then(|rest| rest.split_once(" passed;"))
         .and_then(|(count, _)| count.parse().ok())

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{METRICS_PORT, wait_listening};
+use crate::host;
 use crate::process::Process;
 use crate::topology::{Family, LOCAL, PAYMENT, SHOP, Service, Topology};
 
@@ -62,6 +63,7 @@ impl HaProxy {
         let socket = topology.dir.file("haproxy.sock");
         let services = [(PAYMENT, payment), (SHOP, shop)];
         let config = topology.dir.write("haproxy.cfg", config(&socket, limits, &services))?;
+        host::require_programs(&[host::HAPROXY])?;
         let mut command = topology.local.command("haproxy");
         command.args(["-db", "-f"]).arg(&config);
         let mut process = Process::spawn("haproxy", command, &topology.dir)?;

@@ -15,6 +15,7 @@ use super::wait_listening;
 use crate::body;
 use crate::client;
 use crate::dir::RunDir;
+use crate::host;
 use crate::netns::Namespace;
 use crate::poll;
 use crate::process::Process;
@@ -115,6 +116,7 @@ impl Nginx {
         dir.write(&format!("{name}/www/stream"), body::bytes(body::STREAM_SEED, body::STREAM))?;
         let config = dir.write(&format!("{name}/nginx.conf"), config(site, listeners, status))?;
 
+        host::require_programs(&[host::NGINX])?;
         let mut command = namespace.command("nginx");
         command.arg("-p").arg(&prefix).arg("-c").arg(&config).args(["-e", "stderr"]);
         let mut process = Process::spawn(&name, command, dir)?;
