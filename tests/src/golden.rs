@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
+use burst::config::model::XdpMode;
 use burst::kernel::{self, Installation, Instance, Maps, Plan, Told};
 use burst::policy::compile::{Compiled, compile};
 use burst::policy::ids::{Ids, Names};
@@ -164,6 +165,26 @@ impl Bed {
     #[must_use]
     pub fn far(&self) -> &Namespace {
         &self.far
+    }
+
+    /// Attaches instances with a policy to the clients' device and the first line, or puts them in the place of those that
+    /// are there, as the daemon does.
+    ///
+    /// # Errors
+    /// When an instance is refused.
+    pub fn attach(&mut self, compiled: &Compiled) -> Result<()> {
+        let device = |name: &str, mac, links: &[(u8, u16)]| kernel::Device {
+            name: name.to_owned(),
+            ifindex: self.indices[name],
+            mac,
+            client: links.is_empty(),
+            links: links.to_vec(),
+        };
+        let devices = [device(DX_DEVICE, EDGE_DX_MAC, &[(1, 0)]), device(CLIENT_DEVICE, EDGE_CLIENT_MAC, &[])];
+        let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode: XdpMode::Native, trace: false };
+        let installation = &mut self.installation;
+        self.edge.run(|| installation.attach(&plan, compiled, &devices))??;
+        Ok(())
     }
 
     /// The policy and tables of the configuration.

@@ -1,0 +1,193 @@
+//! Another policy under traffic: new program instances take the place of running ones, and no packet is lost, is judged by
+//! half a policy, or passes by the program.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use burst::config;
+use burst::policy::compile::{Compiled, compile};
+use burst::policy::ids::{Ids, Names};
+use burst_common::reason::Reason;
+use burst_common::slot::Slot;
+use burst_tests::golden::Bed;
+use burst_tests::packet::{Frame, flag};
+use burst_tests::sniffer::Sniffer;
+use burst_tests::topology::{
+    CLIENT_DEVICE, CLIENT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, FIRST_CLIENT, FIRST_ENDPOINT, PAYMENT, SHOP,
+};
+
+/// Payment and a shop; `more` stands among the keep rules.
+fn policy(more: &str) -> String {
+    format!(
+        r#"
+version = 1
+edge = {{ name = "edge-a1", client = ["client0"], seed = "reload", mode = "active" }}
+
+[[link]]
+name = "dx-1"
+device = "dx0"
+next_hop = "10.64.0.1"
+mtu = 1500
+
+[class.payment]
+keep = true
+match = [
+  {{ dst = ["203.0.113.10"], proto = "tcp", ports = [443] }},
+{more}]
+
+[class.promo]
+match = [{{ dst = ["203.0.113.20"], proto = "tcp", ports = [80, 443] }}]
+when_full = "local"
+local = {{ capacity = "1k flows/s" }}
+
+[[class.promo.tier]]
+name = "reserved"
+mode = "dnat"
+endpoints = ["10.20.0.10"]
+links = ["dx-1"]
+capacity = "1k flows/s"
+"#
+    )
+}
+
+/// 10,000 destinations that are kept: more than are matched inline.
+fn many() -> String {
+    let prefixes: Vec<_> = (0..10_000).map(|n| format!("\"10.{}.{}.0/24\"", 128 + n / 256, n % 256)).collect();
+    format!("  {{ dst = [{}], proto = \"tcp\", ports = [443] }},\n", prefixes.join(", "))
+}
+
+fn compiled(text: &str) -> Result<Compiled> {
+    let config = config::parse(text, "reload.toml").map_err(|refused| anyhow!("{refused}"))?.config;
+    Ok(compile(&config, &Ids::assign(&config, &Names::default())?)?)
+}
+
+/// Sends frames out of the far end of the clients' device until it is told to stop.
+struct Sender {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<std::thread::JoinHandle<Result<()>>>,
+}
+
+impl Sender {
+    fn start(socket: OwnedFd, frames: Vec<Vec<u8>>) -> Result<Self> {
+        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&sent));
+        let work = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for frame in &frames {
+                    // SAFETY: the frame is live and as long as is said.
+                    let wrote = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+                    ensure!(wrote == frame.len() as isize, "sending: {}", std::io::Error::last_os_error());
+                }
+                count.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                // About 100,000 packets a second, where the machine is quick enough.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("sender".to_owned()).spawn(work)?;
+        Ok(Self { stop, sent, thread: Some(thread) })
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().context("it runs")?.join().map_err(|_| anyhow!("the sender panicked"))??;
+        Ok(self.sent())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A packet socket that sends out of a device of the caller's namespace.
+fn socket(ifindex: u32) -> Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor is new and nobody else's.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+        ensure!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: all-zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = ifindex.try_into()?;
+    // SAFETY: the address is live and as large as is said.
+    let bound = unsafe {
+        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t)
+    };
+    ensure!(bound == 0, "binding a packet socket: {}", std::io::Error::last_os_error());
+    Ok(socket)
+}
+
+#[test]
+fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
+    let small = policy("");
+    let mut bed = Bed::new(&small)?;
+    let few = policy("  { dst = [\"203.0.113.11\"], src = [\"192.0.2.0/24\"], proto = \"tcp\", ports = [443] },\n");
+    let policies = [compiled(&small)?, compiled(&few)?, compiled(&policy(&many()))?];
+    let large = policies.each_ref().map(|policy| policy.large.is_some());
+    ensure!(large == [false, false, true], "two inline, one through maps");
+    bed.attach(&policies[0])?;
+    bed.reach(&[CLIENT_DEVICE, DX_DEVICE])?;
+    bed.fill("promo", Slot::stable(bed.endpoint(&format!("promo/reserved/{}", FIRST_ENDPOINT.v4))));
+
+    let client = std::net::SocketAddr::new(FIRST_CLIENT.v4.into(), 40_000);
+    let frame = |to: std::net::Ipv4Addr| {
+        let to = std::net::SocketAddr::new(to.into(), 443);
+        Frame::tcp(client, to, flag::ACK).macs(CLIENT_MAC, EDGE_CLIENT_MAC).payload(&[7; 32]).build()
+    };
+    let (payment, promo) = (frame(PAYMENT.address.v4), frame(SHOP.address.v4));
+    // Two to one, so that they cannot be taken for each other.
+    let frames: Vec<_> = (0..8).flat_map(|_| [payment.clone(), promo.clone(), promo.clone()]).collect();
+    let line = Sniffer::start(bed.far(), DX_DEVICE)?;
+    let device = bed.far().ifindex(CLIENT_DEVICE)?;
+    let socket = bed.far().run(|| socket(device))??;
+    let before = bed.maps().class_counters();
+    let sender = Sender::start(socket, frames)?;
+    while sender.sent() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for number in 1..=100 {
+        let mark = sender.sent();
+        // Ten thousand prefixes take a while to fill in: every tenth time.
+        bed.attach(&policies[if number % 10 == 0 { 2 } else { number % 2 }])?;
+        // Every instance sees packets.
+        while sender.sent() < mark + 48 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let sent = sender.finish()?;
+    let flows = line.finish()?;
+
+    let after = bed.maps().class_counters();
+    let moved = |class: usize, reason: Reason| {
+        after.get(class, reason.number()).packets - before.get(class, reason.number()).packets
+    };
+    let (kept, shifted) = (moved(bed.class("payment"), Reason::Keep), moved(bed.class("promo"), Reason::Shifted));
+    println!("{sent} packets through 100 reloads: {kept} kept, {shifted} shifted");
+    assert_eq!((kept, shifted), (sent / 3, sent / 3 * 2));
+    for reason in Reason::ALL.iter().filter(|reason| !matches!(reason, Reason::Keep | Reason::Shifted)) {
+        for class in ["payment", "promo"] {
+            assert_eq!(moved(bed.class(class), *reason), 0, "{class} {}", reason.text());
+        }
+    }
+    assert_eq!(moved(0, Reason::NoMatch), 0, "a policy was not there yet");
+    let tcp = flows.iter().filter(|(flow, _)| flow.protocol == 6);
+    let (mut arrived, endpoint) = (0, FIRST_ENDPOINT.v4);
+    for (flow, packets) in tcp {
+        assert_eq!(flow.destination.ip(), endpoint, "only what was rewritten is on the line: {flow:?}");
+        arrived += packets;
+    }
+    assert!(arrived > 0, "the line carried the shop");
+    Ok(())
+}
