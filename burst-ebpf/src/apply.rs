@@ -17,29 +17,46 @@ const ETHERTYPE_8021Q: u16 = 0x8100u16.to_be();
 
 /// Writes the MAC addresses of an untagged frame.
 #[inline(always)]
-pub fn macs(packet: &Packet, macs: [u32; 3]) -> Option<()> {
+pub fn macs(packet: &Packet, macs: &[u32; 3]) -> Option<()> {
     let eth = packet.at::<[u32; 3]>(0)?;
     // SAFETY: `at` checked twelve bytes.
-    unsafe { *eth = macs };
+    unsafe { set_macs(eth, macs) };
     Some(())
+}
+
+/// Three loads and three stores. As a copy of an array it would be a call that copies byte by byte.
+///
+/// # Safety
+/// `eth` was checked.
+#[inline(always)]
+unsafe fn set_macs(eth: *mut [u32; 3], macs: &[u32; 3]) {
+    // SAFETY: a reference is valid for reads; volatile, so that they are not made into a copy. The caller checked `eth`.
+    unsafe {
+        let (a, b, c) = (
+            core::ptr::read_volatile(&raw const macs[0]),
+            core::ptr::read_volatile(&raw const macs[1]),
+            core::ptr::read_volatile(&raw const macs[2]),
+        );
+        ((*eth)[0], (*eth)[1], (*eth)[2]) = (a, b, c);
+    }
 }
 
 /// Writes a whole Ethernet header: MAC addresses, a tag if `vlan` (host byte order) is not 0, the ethertype of `family`.
 #[inline(always)]
-pub fn ethernet(packet: &Packet, macs: [u32; 3], vlan: u16, family: u8) -> Option<()> {
+pub fn ethernet(packet: &Packet, macs: &[u32; 3], vlan: u16, family: u8) -> Option<()> {
     let ethertype = if family == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
     if vlan == 0 {
         let header = packet.at::<[u16; ETH / 2]>(0)?;
         // SAFETY: `at` checked fourteen bytes: twelve of addresses, then half word 6.
         unsafe {
-            *header.cast::<[u32; 3]>() = macs;
+            set_macs(header.cast(), macs);
             (*header)[6] = ethertype;
         }
     } else {
         let header = packet.at::<[u16; (ETH + TAG) / 2]>(0)?;
         // SAFETY: `at` checked eighteen bytes; priority 0, as the tag control information has it in its upper bits.
         unsafe {
-            *header.cast::<[u32; 3]>() = macs;
+            set_macs(header.cast(), macs);
             (*header)[6] = ETHERTYPE_8021Q;
             (*header)[7] = vlan.to_be();
             (*header)[8] = ethertype;

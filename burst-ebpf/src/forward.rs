@@ -125,7 +125,7 @@ fn send<A: Guarded>(packet: &Packet, frame: &Frame<A>, way: &Way<'_>) -> Result<
     leave::to_link(packet, frame, way.ifindex)?;
     if frame.usual && way.link.vlan == 0 && !grows {
         write(packet, frame, way.endpoint, way.mode).ok_or(Reason::Truncated)?;
-        return apply::macs(packet, way.link.macs).ok_or(Reason::Truncated);
+        return apply::macs(packet, &way.link.macs).ok_or(Reason::Truncated);
     }
     let ids = u32::from(way.id) | u32::from(way.link_id) << 16;
     match wrap::<A>(packet.context().ctx, frame.offsets().word(), ids, (way.hash >> 16) as u32) {
@@ -179,7 +179,7 @@ fn try_wrap<A: Guarded>(packet: &Packet, offsets: Offsets, ids: u32, entropy: u3
         let inner = Inner { family: A::FAMILY, tos: frame.tos, len: frame.ip_len };
         outer::write(&grown, ETH + tag, &inner, endpoint, link, entropy)?;
     }
-    apply::ethernet(&grown, link.macs, link.vlan, family)
+    apply::ethernet(&grown, &link.macs, link.vlan, family)
 }
 
 /// Writes what changes from the IP header on.

@@ -20,6 +20,10 @@ use crate::{leave, maps};
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
+/// Words of the FIB lookup's structure.
+const WORDS: usize = size_of::<FibLookup>() / 8;
+const _: () = assert!(size_of::<FibLookup>() == WORDS * 8 && align_of::<FibLookup>() <= 8);
+
 /// No row of the return table.
 pub const NO_ROW: u32 = u32::MAX;
 
@@ -102,8 +106,15 @@ fn asked<A: Guarded>(ctx: *mut xdp_md, offsets: u32, row: u32) -> u32 {
         Some(row) => (row.service, row.service_port),
         None => (flow.src.wide(), flow.src_port),
     };
-    // SAFETY: all-zero is a valid value of this plain C structure.
-    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+    let mut fib = core::mem::MaybeUninit::<FibLookup>::uninit();
+    let fib = fib.as_mut_ptr();
+    // Word by word: `zeroed` would be a call that writes byte by byte.
+    for word in 0..WORDS {
+        // SAFETY: the structure has so many words.
+        unsafe { core::ptr::write_volatile(fib.cast::<u64>().add(word), 0) };
+    }
+    // SAFETY: all-zero is a valid value of this plain C structure, which is live until the end of this function.
+    let fib = unsafe { &mut *fib };
     fib.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
     fib.l4_protocol = flow.proto;
     fib.sport = src_port;
@@ -118,7 +129,7 @@ fn asked<A: Guarded>(ctx: *mut xdp_md, offsets: u32, row: u32) -> u32 {
         fib.__bindgen_anon_4.ipv6_dst = flow.dst.wide();
     }
     // SAFETY: context and structure are the program's own; the size is the structure's.
-    let result = unsafe { bpf_fib_lookup(ctx.ctx.cast(), &mut fib, size_of::<FibLookup>() as i32, 0) };
+    let result = unsafe { bpf_fib_lookup(ctx.ctx.cast(), fib, size_of::<FibLookup>() as i32, 0) };
     remember(Home { macs: Link::macs(fib.dmac, fib.smac), ifindex: fib.ifindex, vlan: 0 });
     result as u32
 }

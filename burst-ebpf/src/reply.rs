@@ -75,7 +75,7 @@ fn send_home<A: Guarded>(
     account.device = way.ifindex;
     if frame.usual && way.vlan == 0 {
         write(packet, frame, answer.row, answer.room).ok_or(Reason::Truncated)?;
-        apply::macs(packet, way.macs).ok_or(Reason::Truncated)?;
+        apply::macs(packet, &way.macs).ok_or(Reason::Truncated)?;
     } else {
         home::remember(way);
         let ctx = packet.context().ctx;
@@ -153,7 +153,7 @@ fn try_retag<A: Guarded>(packet: &Packet, offsets: Offsets, row: u32, way: &Home
     // What was there before is there after: none of these is ever too short.
     let frame = full::again::<A>(&grown, offsets.moved(l3))?;
     write(&grown, &frame, row, room)?;
-    apply::ethernet(&grown, way.macs, way.vlan, A::FAMILY)
+    apply::ethernet(&grown, &way.macs, way.vlan, A::FAMILY)
 }
 
 subprograms! {

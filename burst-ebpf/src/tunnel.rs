@@ -150,7 +150,7 @@ pub fn unwrap<A: Guarded>(packet: &Packet, link: u32, account: &mut Account) -> 
     let cut = packet.grow(l3 as i32 - frame.l3 as i32).ok_or(Reason::NoHeadroom)?;
     let moved = full::again::<A>(&cut, frame.offsets().moved(l3)).ok_or(Reason::Truncated)?;
     write(&cut, &moved, congested, endpoint.room).ok_or(Reason::Truncated)?;
-    apply::ethernet(&cut, way.macs, way.vlan, A::FAMILY).ok_or(Reason::Truncated)?;
+    apply::ethernet(&cut, &way.macs, way.vlan, A::FAMILY).ok_or(Reason::Truncated)?;
     account.device = way.ifindex;
     account.bytes = frame.bytes();
     count_in(link, account.endpoint, account);
