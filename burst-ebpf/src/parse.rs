@@ -15,6 +15,7 @@ use burst_common::policy::constant;
 use crate::guard::Guarded;
 use crate::maps;
 use crate::packet::Packet;
+use crate::tunnel;
 
 /// Length of an Ethernet header (IEEE 802.3).
 pub const ETH: usize = 14;
@@ -281,6 +282,10 @@ impl Transport {
 #[inline(always)]
 fn usual_transport(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Option<Transport> {
     if ip_len + ETH as u32 > packet.linear_len() {
+        return None;
+    }
+    // From a link, it may be a tunnel (GUE): told where tunnels are opened.
+    if proto == UDP && tunnel::may_come_in_udp() {
         return None;
     }
     transport(packet, proto, ip_len.wrapping_sub(header as u32), ETH + header)

@@ -32,6 +32,13 @@ pub fn may_come() -> bool {
     constant(&maps::policy().modes) & (1 << MODE_GUE | 1 << MODE_IPIP) != 0
 }
 
+/// Whether a UDP packet may be one of them: `gue` is used, and this device has a link.
+#[inline(always)]
+pub fn may_come_in_udp() -> bool {
+    let policy = maps::policy();
+    constant(&policy.modes) & 1 << MODE_GUE != 0 && policy.links.len() != 0
+}
+
 /// Looks whether the packet that was found is an endpoint's tunnel over this link (0: one of several). 1: it is, and what is
 /// found from now on is the packet inside.
 // SAFETY (no_mangle): no other symbol of the object has this name.
