@@ -22,8 +22,9 @@ use burst::policy::compile::{Compiled, compile};
 use burst::policy::ids::{Ids, Names};
 use burst::{config, object};
 use burst_common::flow::{Flow, addr4, addr6};
+use burst_common::gateway::Vlan;
 use burst_common::limits::MAX_CLASS_SLOTS;
-use burst_common::link::Link;
+use burst_common::link::{Link, VIA_KERNEL};
 use burst_common::pin::{Pin, PinKey};
 use burst_common::policy::{DeviceLink, ROLE_LINK, Table};
 use burst_common::slot::Slot;
@@ -46,9 +47,13 @@ pub struct Entry {
     pub device: &'static str,
     /// `ROLE_CLIENT`, `ROLE_LINK` or both.
     pub role: u32,
-    /// Id of the only link of the device; 0 when it has none or several.
+    /// Id of the only untagged link of the device; 0 when it has several, [`TAGGED_ONLY`] when it has none. Those on VLANs
+    /// are told from the configuration.
     pub link: u32,
 }
+
+/// All links of a device are on VLANs: what [`Entry::link`] says then.
+pub const TAGGED_ONLY: u32 = u32::MAX;
 
 /// What came of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct Bed {
     /// What it holds.
     reachable: BTreeSet<u32>,
     indices: BTreeMap<&'static str, u32>,
+    /// Links on VLANs: device, VLAN id, link id.
+    tagged: Vec<(String, u16, u8)>,
     compiled: Compiled,
     ids: Ids,
     pin_dir: PathBuf,
@@ -116,6 +123,7 @@ impl Bed {
             devices: DevMapHash::try_from(Map::DevMapHash(devices))?,
             reachable: BTreeSet::new(),
             indices,
+            tagged: Vec::new(),
             compiled,
             ids,
             pin_dir,
@@ -130,17 +138,26 @@ impl Bed {
             bed.maps().set_return(*row, entry);
         }
         for link in &config.links {
-            bed.link_up(&link.name, &link.device, link.mtu)?;
+            bed.link_up(link)?;
         }
         Ok(bed)
     }
 
-    fn link_up(&mut self, name: &str, device: &str, mtu: u16) -> Result<()> {
-        let (_, mac, next_hop, _) =
-            DEVICES.into_iter().find(|row| row.0 == device).with_context(|| format!("no device {device} here"))?;
-        let macs = Link::macs(next_hop, mac);
-        let row = Link { macs, ifindex: self.indices[device], mtu, ..bytemuck::Zeroable::zeroed() };
-        self.maps().set_link(self.link(name), &row);
+    fn link_up(&mut self, link: &config::model::Link) -> Result<()> {
+        let (device, mac, next_hop, _) =
+            DEVICES.into_iter().find(|row| row.0 == link.device).with_context(|| format!("no {} here", link.device))?;
+        let mut row = Link { ifindex: self.indices[device], mtu: link.mtu, ..bytemuck::Zeroable::zeroed() };
+        if link.next_hop.is_none() {
+            row.flags = VIA_KERNEL;
+        } else {
+            row.macs = Link::macs(next_hop, mac);
+            row.vlan = link.vlan.unwrap_or(0);
+            row.source4 = link.source4.map_or(0, addr4);
+            row.source6 = link.source6.map_or([0; 4], |source| bytemuck::cast(source.octets()));
+        }
+        let id = self.link(&link.name);
+        self.maps().set_link(id, &row);
+        self.tagged.extend(link.vlan.map(|vlan| (link.device.clone(), vlan, id)));
         for endpoint in &self.compiled.endpoints {
             let mut row = endpoint.row;
             row.links = endpoint.links_word(|_| true);
@@ -191,6 +208,15 @@ impl Bed {
     #[must_use]
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// What the routing table takes for a VLAN device: `device` (any, in its place), on the device `parent` with this tag.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn vlan_device(&mut self, device: &str, parent: &str, vlan: u16) -> Result<()> {
+        let row = Vlan { parent: self.indices[parent], vlan: vlan.into() };
+        Ok(self.installation.maps.set_vlans(&[(self.indices[device], row)])?)
     }
 
     /// A permanent neighbour of EDGE.
@@ -316,8 +342,11 @@ impl Bed {
             let mut policy = self.compiled.policy;
             policy.role = entry.role;
             if entry.role & ROLE_LINK != 0 {
-                let row = DeviceLink { vlan: 0, link: entry.link };
-                policy.links = Table::new(0, &[row]).map_err(|_| anyhow!("one row fits"))?;
+                let untagged = (entry.link != TAGGED_ONLY).then_some(DeviceLink { vlan: 0, link: entry.link });
+                let here = self.tagged.iter().filter(|(device, ..)| device == entry.device);
+                let tagged = here.map(|&(_, vlan, id)| DeviceLink { vlan: vlan.into(), link: id.into() });
+                let rows: Vec<_> = untagged.into_iter().chain(tagged).collect();
+                policy.links = Table::new(0, &rows).map_err(|_| anyhow!("more links than fit a device"))?;
             }
             let own = DEVICES.iter().find(|(device, ..)| *device == entry.device);
             policy.mac = own.map_or(0, |(_, mac, ..)| burst_common::policy::mac_word(*mac));

@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod diff;
 pub mod icmp;
+pub mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -95,6 +95,13 @@ impl Row {
         Self::new(name, frame, Verdict::Redirect(device), count).becomes(answer)
     }
 
+    /// A frame that goes on to the kernel as `out`, which sends it to an endpoint.
+    pub fn renamed(name: impl Into<String>, frame: Vec<u8>, leg: Leg, out: Vec<u8>) -> Self {
+        let mut row = Self::redirected(name, frame, "", (leg, OUT), Reason::ShiftedKernel, out);
+        row.verdict = Verdict::Pass;
+        row
+    }
+
     fn redirected(
         name: impl Into<String>,
         frame: Vec<u8>,

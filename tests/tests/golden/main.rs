@@ -7,14 +7,21 @@
 mod bits;
 mod extremes;
 mod forward;
+mod gateway;
+mod icmp;
+mod kernel_link;
 mod links;
 mod malformed;
 mod many_rules;
+mod mss;
 mod one_arm;
+mod options;
 mod pins;
 mod replies;
 mod replies_kernel;
 mod slots;
+mod tags;
+mod tunnels;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
