@@ -1,8 +1,10 @@
 //! A pin: the remembered placement of one flow, used only where a slot alone cannot tell.
 
+use core::net::SocketAddr;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::flow::{Address, Flow};
+use crate::flow::{Address, Flow, narrow};
 use crate::proof::layout;
 use crate::slot::EndpointId;
 
@@ -34,6 +36,30 @@ impl PinKey {
             family: A::FAMILY,
             pad: 0,
         }
+    }
+
+    /// The key of addresses and ports as the ABI has them; ports in network byte order.
+    #[must_use]
+    pub const fn of(family: u8, proto: u8, (src, src_port): ([u32; 4], u16), (dst, dst_port): ([u32; 4], u16)) -> Self {
+        Self { src, dst, src_port, dst_port, proto, family, pad: 0 }
+    }
+
+    /// Source address and port, host byte order.
+    #[must_use]
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(narrow(self.family, self.src), u16::from_be(self.src_port))
+    }
+
+    /// Destination address and port, host byte order.
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(narrow(self.family, self.dst), u16::from_be(self.dst_port))
+    }
+
+    /// Protocol number.
+    #[must_use]
+    pub const fn proto(&self) -> u8 {
+        self.proto
     }
 
     /// Family: 4 or 6.

@@ -50,6 +50,14 @@ macro_rules! reasons {
                     $(Self::$name => $text,)+
                 }
             }
+
+            /// When it happens, for people: what stands above it here.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+),)+
+                }
+            }
         }
     };
 }

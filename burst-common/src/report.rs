@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::pin::PinKey;
 use crate::proof::layout;
 use crate::slot::EndpointId;
 
@@ -69,3 +70,11 @@ layout!(
     opener @ 74,
     pad @ 75,
 );
+
+impl Report {
+    /// The flow that decided.
+    #[must_use]
+    pub const fn flow(&self) -> PinKey {
+        PinKey::of(self.family, self.proto, (self.src, self.src_port), (self.dst, self.dst_port))
+    }
+}

@@ -3,10 +3,13 @@
 //! One file per command. What a command prints goes to standard output, for people or with `--json` for programs; why it
 //! failed goes to standard error in the same form.
 
+pub mod ask;
 pub mod check;
+pub mod explain;
 pub mod logging;
 pub mod order;
 pub mod render;
+pub mod replay;
 pub mod run;
 pub mod status;
 
@@ -63,6 +66,12 @@ pub enum Command {
     /// Check a configuration; errors point into the file.
     #[command(after_help = TABLE)]
     Check(check::CheckArgs),
+    /// Say what becomes of a packet, step by step and why. Changes nothing.
+    #[command(after_help = TABLE)]
+    Explain(explain::ExplainArgs),
+    /// Put each packet of a capture to the program and say what becomes of it. Changes nothing.
+    #[command(after_help = TABLE)]
+    Replay(replay::ReplayArgs),
     /// Show shares, rates, load, links and endpoints, and why.
     #[command(after_help = TABLE)]
     Status(status::StatusArgs),
@@ -103,6 +112,8 @@ fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
     match command {
         Command::Run(args) => block_on(run::run(&args, said)),
         Command::Check(args) => check::check(&args, global.json),
+        Command::Explain(args) => explain::explain(&args, global.json),
+        Command::Replay(args) => replay::replay(&args, global.json),
         Command::Status(args) => block_on(status::status(&client(args.config.as_deref())?, global.json)),
         Command::Override(args) => block_on(order::order(&client(args.config.as_deref())?, &args, global.json)),
         Command::Detach(args) => block_on(run::detach(&args, said.unwrap_or(Path::new(SOCKET)), global.json)),

@@ -34,9 +34,12 @@ use crate::observe::Sources;
 
 pub use error::Error;
 use events::Reader;
+pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
 use observe::Meter;
 use publish::Publisher;
+pub(crate) use start::devices;
 use tell::Told;
+pub(crate) use weights::of_family;
 
 /// Commands that may wait; more callers wait in the API.
 const COMMANDS: usize = 16;

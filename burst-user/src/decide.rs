@@ -93,6 +93,15 @@ impl Controller {
     }
 }
 
+/// The share of all new flows per endpoint, in the order of the tiers, when `offsite` of them leave and their number is not
+/// known: tiers fill in order, so it is the first that takes them.
+#[must_use]
+pub fn spread(burst: &Burst, offsite: f64) -> Vec<f64> {
+    let capacities: Vec<_> = burst.tiers.iter().map(|tier| tier.capacity).collect();
+    let reachable: Vec<_> = burst.tiers.iter().map(|tier| vec![true; tier.endpoint_names().len()]).collect();
+    waterfall::pour(offsite, 0.0, &capacities, &reachable).weights
+}
+
 impl ClassState {
     fn new(burst: &Burst, config: &Config) -> Self {
         let number = |name: &String| config.links.iter().position(|link| link.name == *name);

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use crate::api::{BindError, ClientError};
+use crate::capture::CaptureError;
 use crate::daemon;
+use crate::inspect::InspectError;
 use crate::kernel::{KernelError, Kind, with_causes};
 
 /// How the command ended. Numbers are never given another meaning.
@@ -32,6 +34,14 @@ pub enum Exit {
     State = 9,
     /// Another daemon is running.
     AlreadyRunning = 10,
+    /// A capture cannot be opened or read.
+    Input = 11,
+    /// A file is no capture, or one of packets of no use.
+    NotACapture = 12,
+    /// A capture breaks off within a packet: what came before it was looked at.
+    Damaged = 13,
+    /// A file cannot be written.
+    Output = 14,
 }
 
 /// For `--help`.
@@ -47,11 +57,15 @@ Exit codes:
    7  the daemon does not run or does not answer
    8  the daemon refuses: no such class, and the like
    9  what is pinned does not fit this version or this configuration
-  10  another daemon is running";
+  10  another daemon is running
+  11  a capture cannot be opened or read
+  12  a file is no capture, or one of packets of no use
+  13  a capture breaks off within a packet: what came before it was looked at
+  14  a file cannot be written";
 
 impl Exit {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -63,6 +77,10 @@ impl Exit {
         Self::Refused,
         Self::State,
         Self::AlreadyRunning,
+        Self::Input,
+        Self::NotACapture,
+        Self::Damaged,
+        Self::Output,
     ];
 
     /// The number.
@@ -86,6 +104,10 @@ impl Exit {
             Self::Refused => "refused",
             Self::State => "state",
             Self::AlreadyRunning => "already-running",
+            Self::Input => "input",
+            Self::NotACapture => "not-a-capture",
+            Self::Damaged => "damaged",
+            Self::Output => "output",
         }
     }
 
@@ -121,7 +143,10 @@ impl From<anyhow::Error> for Failure {
             let netlink = || cause.downcast_ref().map(of_netlink);
             let daemon = || cause.downcast_ref().map(of_daemon);
             let config = || cause.downcast_ref::<crate::config::ConfigError>().map(|_| Exit::Config);
-            kernel.or_else(client).or_else(bind).or_else(netlink).or_else(daemon).or_else(config)
+            let capture = || cause.downcast_ref().map(of_capture);
+            let inspect = || cause.downcast_ref().map(of_inspect);
+            let known = kernel.or_else(client).or_else(bind).or_else(netlink).or_else(daemon).or_else(config);
+            known.or_else(capture).or_else(inspect)
         };
         Self { exit: error.chain().find_map(code).unwrap_or(Exit::Internal), error }
     }
@@ -136,7 +161,16 @@ macro_rules! failure_from {
         })+
     };
 }
-failure_from!(KernelError, ClientError, BindError, crate::netlink::Error, crate::config::ConfigError, daemon::Error);
+failure_from!(
+    KernelError,
+    ClientError,
+    BindError,
+    crate::netlink::Error,
+    crate::config::ConfigError,
+    daemon::Error,
+    CaptureError,
+    InspectError,
+);
 
 const fn of_kind(kind: Kind) -> Exit {
     match kind {
@@ -190,6 +224,27 @@ fn of_netlink(error: &crate::netlink::Error) -> Exit {
         error if error.is_permission() => Exit::Permission,
         crate::netlink::Error::NoDevice { .. } => Exit::Device,
         _ => Exit::Internal,
+    }
+}
+
+fn of_capture(error: &CaptureError) -> Exit {
+    match error {
+        CaptureError::Read { .. } => Exit::Input,
+        CaptureError::NotACapture { .. } | CaptureError::LinkType { .. } => Exit::NotACapture,
+        CaptureError::Truncated { .. } | CaptureError::Damaged { .. } => Exit::Damaged,
+        CaptureError::Write { .. } => Exit::Output,
+    }
+}
+
+fn of_inspect(error: &InspectError) -> Exit {
+    match error {
+        InspectError::Nothing { .. } => Exit::NotRunning,
+        InspectError::Unknown { .. } | InspectError::Usage(_) => Exit::Usage,
+        InspectError::Kernel(error) => of_kind(error.kind),
+        InspectError::Ids(_) => Exit::State,
+        InspectError::Compile(_) => Exit::Config,
+        InspectError::NoObject(_) => Exit::Unsupported,
+        InspectError::Disagree(_) => Exit::Internal,
     }
 }
 
@@ -249,6 +304,16 @@ mod tests {
             (daemon::Error::NetlinkEnded.into(), Exit::Internal),
             (daemon::Error::NoObject(crate::object::NoObject).into(), Exit::Unsupported),
             (daemon::Error::Compile(too_many()).into(), Exit::Config),
+            (CaptureError::Read { path: path(), source: denied() }.into(), Exit::Input),
+            (CaptureError::NotACapture { path: path(), why: "" }.into(), Exit::NotACapture),
+            (CaptureError::LinkType { path: path(), packet: 1, number: 105 }.into(), Exit::NotACapture),
+            (CaptureError::Truncated { path: path(), packet: 1 }.into(), Exit::Damaged),
+            (CaptureError::Write { path: path(), source: denied() }.into(), Exit::Output),
+            (InspectError::Nothing { pin_dir: path() }.into(), Exit::NotRunning),
+            (InspectError::Usage(String::new()).into(), Exit::Usage),
+            (InspectError::Kernel(kernel(Kind::Permission)).into(), Exit::Permission),
+            (InspectError::Compile(too_many()).into(), Exit::Config),
+            (InspectError::Disagree(vec![]).into(), Exit::Internal),
             (anyhow::anyhow!("nobody knows"), Exit::Internal),
         ] {
             let error: anyhow::Error = error;

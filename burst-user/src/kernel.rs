@@ -3,6 +3,7 @@
 //!
 //! It does not decide anything: what to write comes from `policy`, `slots` and the daemon.
 
+mod alone;
 mod attach;
 mod bpffs;
 mod error;
@@ -12,9 +13,11 @@ mod layout;
 mod load;
 mod mapped;
 mod maps;
+mod pinned;
 mod pins;
 mod sys;
 
+pub use alone::{Action, Alone, Ran};
 pub use attach::{Attached, Attachment};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
@@ -23,4 +26,12 @@ pub use install::{Device, Installation, Plan, detach, install};
 pub use load::{Instance, Told, load};
 pub use mapped::Mapped;
 pub use maps::{ClassCounters, Maps};
+pub use pinned::{Pinned, Running};
 pub use pins::PinTable;
+pub(crate) use sys::leave_network;
+
+/// How many CPUs this host may have: so many rows the counters have.
+fn cpus() -> Result<usize, KernelError> {
+    aya::util::nr_cpus()
+        .map_err(|(path, error)| KernelError::new(Kind::Other, format!("{path}: {error}"), "is /sys mounted?"))
+}

@@ -13,8 +13,12 @@ pub mod decide;
 pub mod observe;
 pub mod slots;
 
+pub mod capture;
+
 pub mod api;
 pub mod daemon;
+
+pub mod inspect;
 
 pub mod cli;
 pub mod exit;

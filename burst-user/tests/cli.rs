@@ -141,9 +141,16 @@ fn status() -> Status {
 
 #[test]
 fn a_wrong_command_line_is_2_and_help_is_0() {
-    for arguments in
-        [&["frobnicate"][..], &[], &["check"], &["check", "a", "-c", "b"], &["run"], &["override", "promo"]]
-    {
+    for arguments in [
+        &["frobnicate"][..],
+        &[],
+        &["check"],
+        &["check", "a", "-c", "b"],
+        &["run"],
+        &["override", "promo"],
+        &["explain"],
+        &["replay"],
+    ] {
         let (out, err) = expect(2, arguments);
         assert!(out.is_empty() && !err.is_empty(), "{arguments:?}");
     }

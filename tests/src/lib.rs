@@ -49,6 +49,7 @@ pub mod client;
 pub mod load;
 pub mod servers;
 
+pub mod capture;
 pub mod foreign;
 pub mod packet;
 

@@ -117,7 +117,7 @@ fn parse_lasting(text: &str) -> Result<Duration, String> {
 }
 
 /// A share in percent. The sign is asked for: 0.4 and 40 are both likely to be meant as 40 %.
-fn parse_percent(text: &str) -> Result<f64, String> {
+pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').ok_or("write it with a percent sign, for example 40%")?;
     match number.trim().parse::<f64>() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),

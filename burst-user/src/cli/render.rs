@@ -1,6 +1,6 @@
 //! The status for people: a pure function from what the API says to text of at most 100 columns, unless names are long.
 
-mod table;
+pub(super) mod table;
 
 use crate::api::types::{Burst, Class, Endpoint, Gateway, Link, Mode, ReasonCount, Share, Source, Status, Traffic};
 
@@ -219,7 +219,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A number to three digits, with k, M, G or T.
-fn count(number: f64) -> String {
+pub(super) fn count(number: f64) -> String {
     scaled(number, "")
 }
 
@@ -228,7 +228,7 @@ fn bits(number: f64) -> String {
     scaled(number, "bit/s")
 }
 
-fn scaled(number: f64, unit: &str) -> String {
+pub(super) fn scaled(number: f64, unit: &str) -> String {
     let (mut number, mut prefix) = (number, "");
     for next in ["k", "M", "G", "T"] {
         // What would be rounded to 1000 is 1.00 of the next.

@@ -1,5 +1,6 @@
-//! What the kernel says of links and of the way to the clients → rows of the link and gateway tables.
+//! What the kernel says of links and of the way to the clients → rows of the link, endpoint and gateway tables.
 
+use burst_common::endpoint::Endpoint;
 use burst_common::flow::{addr4, addr6, wide};
 use burst_common::gateway::{self, Except};
 use burst_common::link::{Link as Row, VIA_KERNEL};
@@ -8,9 +9,10 @@ use ipnet::IpNet;
 
 use crate::config::model::Link;
 use crate::netlink::{Gateway, LinkState};
+use crate::policy::compile::CompiledEndpoint;
 
 /// The row of a link that is up; `None` of one that is not.
-pub(super) fn row(link: &Link, state: &LinkState) -> Option<Row> {
+pub(crate) fn row(link: &Link, state: &LinkState) -> Option<Row> {
     if !state.up {
         return None;
     }
@@ -28,7 +30,7 @@ pub(super) fn row(link: &Link, state: &LinkState) -> Option<Row> {
 }
 
 /// The row of a family whose replies take one way; `None`: the routing table is to be asked.
-pub(super) fn gateway(gateway: &Gateway) -> Option<gateway::Gateway> {
+pub(crate) fn gateway(gateway: &Gateway) -> Option<gateway::Gateway> {
     let Gateway::Cached(router) = gateway else { return None };
     let mut row = gateway::Gateway {
         macs: Row::macs(router.mac, router.device_mac),
@@ -49,6 +51,11 @@ pub(super) fn gateway(gateway: &Gateway) -> Option<gateway::Gateway> {
         *except = Except { addr: wide(prefix.network()), mask: wide(mask) };
     }
     Some(row)
+}
+
+/// The row of an endpoint while the links are up for which `up` holds; `mtu` is what a link carries now.
+pub(crate) fn reach(endpoint: &CompiledEndpoint, up: impl Fn(u8) -> bool, mtu: impl Fn(u8) -> u16) -> Endpoint {
+    Endpoint { room: endpoint.room(mtu), links: endpoint.links_word(up), ..endpoint.row }
 }
 
 #[cfg(test)]

@@ -249,9 +249,7 @@ impl<'a> Publisher<'a> {
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
         for endpoint in &self.compiled.endpoints {
-            let mut row = endpoint.row;
-            row.room = endpoint.room(mtu);
-            row.links = endpoint.links_word(|link| up.contains(&link));
+            let row = links::reach(endpoint, |link| up.contains(&link), mtu);
             let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);

@@ -147,7 +147,7 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
 }
 
 /// The devices to attach to, and what they are.
-pub(super) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
+pub(crate) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, client.mac, None));
     let links = config.links.iter().zip(&net.links).filter(|(link, _)| link.next_hop.is_some());

@@ -9,7 +9,7 @@ use crate::slots::{Candidate, key};
 
 /// The candidates of one address family: local, and the endpoints that can take it. These get what was decided for the
 /// endpoints of both families together, so that as much of this family leaves as of the other. Without any, it stays.
-pub(super) fn of_family(local: f64, endpoints: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
+pub(crate) fn of_family(local: f64, endpoints: &[Candidate], takes: impl Fn(EndpointId) -> bool) -> Vec<Candidate> {
     let sum = |all: &[Candidate]| all.iter().map(|candidate| candidate.weight).sum::<f64>();
     let mut able: Vec<_> = endpoints.iter().copied().filter(|candidate| takes(candidate.id)).collect();
     let (all, own) = (sum(endpoints), sum(&able));

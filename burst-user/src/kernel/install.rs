@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burst_common::limits::DEVICE_LINKS;
 use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
-use burst_common::policy::{DeviceLink, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
+use burst_common::policy::{DeviceLink, Policy, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
 
 use super::attach::{self, Attachment};
 use super::bpffs::{self, links_dir, maps_dir};
@@ -31,6 +31,17 @@ pub struct Device {
     pub client: bool,
     /// Ids of the links on it, and their VLANs (0 is untagged).
     pub links: Vec<(u8, u16)>,
+}
+
+impl Device {
+    /// The policy as the instance of this device is told it.
+    ///
+    /// # Errors
+    /// When links are on more VLANs of the device than an instance knows.
+    pub fn policy(&self, compiled: &Compiled) -> Result<Policy, KernelError> {
+        let role = if self.client { ROLE_CLIENT } else { 0 } | if self.links.is_empty() { 0 } else { ROLE_LINK };
+        Ok(Policy { role, mac: mac_word(self.mac), links: device_links(self)?, ..compiled.policy })
+    }
 }
 
 /// What to install.
@@ -65,8 +76,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
     bpffs::prepare(plan.pin_dir)?;
     let lock = bpffs::lock(plan.pin_dir)?;
     let maps_dir = maps_dir(plan.pin_dir);
-    let cpus = aya::util::nr_cpus()
-        .map_err(|(path, error)| KernelError::new(Kind::Other, format!("{path}: {error}"), "is /sys mounted?"))?;
+    let cpus = super::cpus()?;
     layout::check(plan.object, &maps_dir, cpus)?;
     // An instance that does nothing makes the maps that are missing.
     let (policy, guard) = (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
@@ -171,11 +181,7 @@ impl Installation {
         // All are loaded before any is attached: a refusal by the verifier changes nothing.
         let mut loaded = Vec::new();
         for device in devices {
-            let mut policy = compiled.policy;
-            policy.role =
-                if device.client { ROLE_CLIENT } else { 0 } | if device.links.is_empty() { 0 } else { ROLE_LINK };
-            policy.mac = mac_word(device.mac);
-            policy.links = device_links(device)?;
+            let policy = device.policy(compiled)?;
             let told = Told {
                 policy: &policy,
                 large: compiled.large.as_ref(),

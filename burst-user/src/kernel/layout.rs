@@ -96,6 +96,11 @@ pub(super) struct Layout {
 }
 
 impl Shared {
+    /// Whether every possible CPU has rows of its own.
+    pub(super) const fn is_per_cpu(&self) -> bool {
+        self.per_cpu
+    }
+
     /// Entries where they depend on the host; `None` for all other maps.
     pub(super) fn entries_for(&self, cpus: usize) -> Option<u32> {
         self.per_cpu.then(|| self.entries * cpus as u32)

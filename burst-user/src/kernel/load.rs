@@ -1,9 +1,10 @@
 //! One program instance: the object with its policy in frozen read-only data.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, MapData};
+use aya::maps::{Array, LpmTrie, Map, MapData};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::{Guard, Policy};
@@ -33,6 +34,18 @@ impl Instance {
         self.ebpf.program_mut(self.entry).and_then(|program| program.try_into().ok()).expect("`load` found the program")
     }
 
+    /// The descriptor of one of its maps.
+    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, KernelError> {
+        let data = self.ebpf.map(name).and_then(data);
+        data.map(|data| data.fd().as_fd()).ok_or_else(|| {
+            KernelError::new(
+                Kind::Other,
+                format!("the built-in BPF object has no map {name} that can be read"),
+                "rebuild burst, program and object together",
+            )
+        })
+    }
+
     /// The object, for its log map.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -59,7 +72,25 @@ pub struct Told<'a> {
 /// # Errors
 /// When the verifier or the kernel refuses, with the verifier's words.
 pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    let (level, entry): (u8, _) = if told.trace { (3, REPORTING) } else { (0, ENTRY) };
+    make(object, Some(maps_dir), cpus, told, if told.trace { REPORTING } else { ENTRY })
+}
+
+/// Loads an instance with maps of its own, which nobody else knows, and which reports of each packet.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_alone(object: &[u8], cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
+    make(object, None, cpus, told, REPORTING)
+}
+
+fn make(
+    object: &[u8],
+    maps_dir: Option<&Path>,
+    cpus: usize,
+    told: &Told<'_>,
+    entry: &'static str,
+) -> Result<Instance, KernelError> {
+    let level: u8 = if told.trace { 3 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
     loader.override_global("GUARD", bytemuck::bytes_of(told.guard), true);
@@ -67,7 +98,9 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
     loader.override_global("ROWS", bytemuck::bytes_of(&rows), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
     for shared in &SHARED {
-        loader.map_pin_path(shared.name, maps_dir.join(shared.name));
+        if let Some(maps_dir) = maps_dir {
+            loader.map_pin_path(shared.name, maps_dir.join(shared.name));
+        }
         if let Some(entries) = shared.entries_for(cpus) {
             loader.map_max_entries(shared.name, entries);
         }
@@ -96,13 +129,13 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
 }
 
 /// Names of the maps of one large set of rules: IPv4 destinations and sources, IPv6 likewise, ports.
-type Names = [&'static str; 5];
+pub(super) type Names = [&'static str; 5];
 /// The tables' rows, in memory of the program that it does not write.
 const ROWS: &str = ".data.rows";
 /// Those of the policy.
-const POLICY_MAPS: Names = ["DST4", "SRC4", "DST6", "SRC6", "PORTS"];
+pub(super) const POLICY_MAPS: Names = ["DST4", "SRC4", "DST6", "SRC6", "PORTS"];
 /// Those of the guard.
-const GUARD_MAPS: Names = ["KEEP_DST4", "KEEP_SRC4", "KEEP_DST6", "KEEP_SRC6", "KEEP_PORTS"];
+pub(super) const GUARD_MAPS: Names = ["KEEP_DST4", "KEEP_SRC4", "KEEP_DST6", "KEEP_SRC6", "KEEP_PORTS"];
 
 /// The maps and the entries they need; one where the rules are matched inline.
 fn tables([dst4, src4, dst6, src6, ports]: Names, large: Option<&Large>) -> [(&'static str, usize); 5] {
@@ -143,13 +176,20 @@ const fn halves(rules: u64) -> [u32; 2] {
     [rules as u32, (rules >> 32) as u32]
 }
 
+/// What is behind a map of the kinds that burst has and userspace reads.
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::DevMapHash(data) => Some(data),
+        _ => None,
+    }
+}
+
 /// Policy is immutable: its maps are frozen before the program sees a packet.
 fn freeze(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    use std::os::fd::AsFd;
     for (name, map) in ebpf.maps() {
         let data = match map {
-            aya::maps::Map::LpmTrie(data) => data,
-            aya::maps::Map::Array(data) if [POLICY_MAPS[4], GUARD_MAPS[4], ROWS].contains(&name) => data,
+            Map::LpmTrie(data) => data,
+            Map::Array(data) if [POLICY_MAPS[4], GUARD_MAPS[4], ROWS].contains(&name) => data,
             _ => continue,
         };
         sys::freeze(data.fd().as_fd()).map_err(|error| KernelError::os(format!("freezing the map {name}"), &error))?;

@@ -18,6 +18,7 @@ use burst_common::slot::{EndpointId, Slot};
 use bytemuck::Zeroable;
 
 use super::error::{KernelError, Kind, errno, remedy, with_causes};
+use super::load::Instance;
 use super::mapped::Mapped;
 use super::pins::PinTable;
 
@@ -74,6 +75,23 @@ impl Maps {
                 )
             })
         };
+        Self::by(open, cpus)
+    }
+
+    /// Opens the maps of an instance that has its own.
+    ///
+    /// # Errors
+    /// When a map is missing or cannot be mapped.
+    pub(super) fn of(instance: &Instance, cpus: usize) -> Result<Self, KernelError> {
+        let open = |name: &str| {
+            let fd = instance.map(name)?.try_clone_to_owned();
+            let fd = fd.map_err(|error| KernelError::os(format!("the map {name}"), &error))?;
+            MapData::from_fd(fd).map_err(|error| other(name, &error))
+        };
+        Self::by(open, cpus)
+    }
+
+    fn by(open: impl Fn(&str) -> Result<MapData, KernelError>, cpus: usize) -> Result<Self, KernelError> {
         let mapped = |name: &str, result: io::Result<()>| {
             result.map_err(|error| KernelError::os(format!("mapping {name} into memory"), &error))
         };
@@ -266,25 +284,7 @@ impl Maps {
         if meta == Meta::zeroed() {
             return Ok(None);
         }
-        if meta.magic != MAGIC || meta.abi != ABI || meta.cpus as usize != self.cpus {
-            return Err(KernelError::new(
-                Kind::State,
-                format!(
-                    "the pinned state in {} has the stamp {:#x}, ABI {}, {} CPUs; this version has {MAGIC:#x}, ABI {ABI}, {} \
-                     CPUs",
-                    pin_dir.display(),
-                    meta.magic,
-                    meta.abi,
-                    meta.cpus,
-                    self.cpus
-                ),
-                format!(
-                    "run the version of burst that made it, or `burst detach --pin-dir {}` and start anew (placed flows are \
-                     lost)",
-                    pin_dir.display()
-                ),
-            ));
-        }
+        fits(&meta, self.cpus, pin_dir)?;
         Ok(Some(meta))
     }
 
@@ -383,6 +383,29 @@ impl Maps {
         }
         Ok(())
     }
+}
+
+/// Holds a stamp against this program.
+///
+/// # Errors
+/// When the maps were made by a version with another ABI, for other hardware, or by something else.
+pub(super) fn fits(meta: &Meta, cpus: usize, pin_dir: &Path) -> Result<(), KernelError> {
+    if meta.magic == MAGIC && meta.abi == ABI && meta.cpus as usize == cpus {
+        return Ok(());
+    }
+    let (magic, abi, its) = (meta.magic, meta.abi, meta.cpus);
+    Err(KernelError::new(
+        Kind::State,
+        format!(
+            "the pinned state in {} has the stamp {magic:#x}, ABI {abi}, {its} CPUs; this version has {MAGIC:#x}, ABI {ABI}, \
+             {cpus} CPUs",
+            pin_dir.display(),
+        ),
+        format!(
+            "run the version of burst that made it, or `burst detach --pin-dir {}` and start anew (placed flows are lost)",
+            pin_dir.display()
+        ),
+    ))
 }
 
 fn add(sum: &mut Counter, row: Counter) {

@@ -54,7 +54,13 @@ impl<'a> Matcher<'a> {
     /// A matcher for `compiled`.
     #[must_use]
     pub fn new(compiled: &'a Compiled) -> Self {
-        Self { policy: &compiled.policy, maps: compiled.large.as_ref().map(Maps::new) }
+        Self::of(&compiled.policy, compiled.large.as_ref())
+    }
+
+    /// A matcher for a policy and the rows of its maps.
+    #[must_use]
+    pub fn of(policy: &'a Policy, large: Option<&Large>) -> Self {
+        Self { policy, maps: large.map(Maps::new) }
     }
 
     /// The rule that decides for a TCP or UDP packet; `port` is its destination port in host byte order. `None` when

@@ -2,7 +2,7 @@
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(in crate::cli) enum Align {
     /// Words.
     Left,
     /// Numbers.
@@ -15,26 +15,26 @@ enum Line<const N: usize> {
 }
 
 /// A table of `N` columns; its lines end without blanks.
-pub(super) struct Table<const N: usize> {
+pub(in crate::cli) struct Table<const N: usize> {
     aligns: [Align; N],
     lines: Vec<Line<N>>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(head: [(&str, Align); N]) -> Self {
+    pub(in crate::cli) fn new(head: [(&str, Align); N]) -> Self {
         Self { aligns: head.map(|(_, align)| align), lines: vec![Line::Row(head.map(|(title, _)| title.to_owned()))] }
     }
 
-    pub(super) fn row(&mut self, cells: [String; N]) {
+    pub(in crate::cli) fn row(&mut self, cells: [String; N]) {
         self.lines.push(Line::Row(cells));
     }
 
     /// A line across all columns.
-    pub(super) fn note(&mut self, text: String) {
+    pub(in crate::cli) fn note(&mut self, text: String) {
         self.lines.push(Line::Note(text));
     }
 
-    pub(super) fn render(&self, indent: &str) -> String {
+    pub(in crate::cli) fn render(&self, indent: &str) -> String {
         let mut widths = [0; N];
         for line in &self.lines {
             if let Line::Row(cells) = line {
