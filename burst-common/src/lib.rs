@@ -10,6 +10,8 @@
 
 mod proof;
 
+pub mod forget;
+
 pub mod limits;
 
 pub mod flow;

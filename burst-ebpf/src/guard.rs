@@ -78,3 +78,13 @@ pub fn keeps_portless<A: Guarded>(src: A, dst: A) -> bool {
     let rules = maps::guard().dims.ports.any();
     rules != 0 && rules & dst.guard_destination().0 & src.guard_source() != 0
 }
+
+/// Whether a keep rule names the source or the destination of a packet whose ports and protocol cannot be told: it may be
+/// one of that rule's. Rules that name neither do not count: they would mean every such packet.
+#[inline(always)]
+pub fn keeps_addresses<A: Guarded>(src: A, dst: A) -> bool {
+    let dims = &maps::guard().dims;
+    let (to, any_to) = dst.guard_destination();
+    let any_from = if A::FAMILY == 4 { dims.src4.any() } else { dims.src6.any() };
+    to & src.guard_source() & !(any_to & any_from) != 0
+}

@@ -2,8 +2,8 @@
 //!
 //! `bytes ─parse→ Flow ─classify→ Matched ─place→ endpoint ─rewrite→ Rewrite ─apply→ verdict + counter`. One stage, one
 //! file, one verb; the modules are listed in that order, after what all of them use. `forward` and `reply` are the two
-//! directions: they call the stages. Only this file names an XDP action; only `packet`, `parse` and
-//! `apply` hold packet pointers; `packet` holds the only bounds check.
+//! directions: they call the stages. `sentinel` stands beside that way: it looks at what leaves. Only this file and `sentinel` name
+//! an XDP action; only `packet`, `parse`, `apply` and `sentinel` hold packet pointers; `packet` holds the only bounds check.
 //!
 //! The crate also compiles for the host, as an empty program, so that checks and lints need no exceptions.
 
@@ -52,6 +52,12 @@ mod tunnel;
 mod count;
 #[cfg(target_arch = "bpf")]
 mod report;
+#[cfg(target_arch = "bpf")]
+mod bytes;
+#[cfg(target_arch = "bpf")]
+mod walk;
+#[cfg(target_arch = "bpf")]
+mod sentinel;
 
 #[cfg(target_arch = "bpf")]
 mod program {

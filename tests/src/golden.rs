@@ -7,6 +7,7 @@
 
 pub mod counters;
 pub mod row;
+pub mod sentinel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -62,7 +62,7 @@ pub(super) const SHARED: [Shared; 15] = [
 ];
 
 /// Maps of one instance alone, never pinned: what it reports, policy, read-only data and the log.
-const OWN: [&str; 17] = [
+const OWN: [&str; 18] = [
     "REPORT",
     "DST4",
     "SRC4",
@@ -80,6 +80,7 @@ const OWN: [&str; 17] = [
     "AYA_LOGS",
     ".rodata",
     ".data.rows",
+    ".bss",
 ];
 
 /// Set by the kernel on every device map (kernel/bpf/devmap.c, `__dev_map_alloc_node`): programs cannot write it.

@@ -19,6 +19,7 @@ mod options;
 mod pins;
 mod replies;
 mod replies_kernel;
+mod sentinel;
 mod slots;
 mod tags;
 mod tunnels;
