@@ -18,7 +18,7 @@ mod pins;
 mod sys;
 
 pub use alone::{Action, Alone, Ran};
-pub use attach::{Attached, Attachment};
+pub use attach::{Attached, Attachment, Hook};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
 pub use events::Events;

@@ -225,7 +225,7 @@ fn the_good_configuration_and_its_good_neighbours_are_taken_in_silence() {
             "every key of the edge",
             &[(
                 "seed =",
-                "mode = \"shadow\"\npin_dir = \"/run/burst/bpf\"\nstate_dir = \"/var/lib/burst\"\nsocket = \"/run/burst/burst.sock\"\non_exit = \"detach\"\nxdp = \"generic\"\ntick = \"1s\"\ntrace = true\nseed =",
+                "mode = \"shadow\"\nsentinel = \"enforce\"\npin_dir = \"/run/burst/bpf\"\nstate_dir = \"/var/lib/burst\"\nsocket = \"/run/burst/burst.sock\"\non_exit = \"detach\"\nxdp = \"generic\"\ntick = \"1s\"\ntrace = true\nseed =",
             )],
         ),
         (
@@ -253,13 +253,6 @@ fn the_good_configuration_and_its_good_neighbours_are_taken_in_silence() {
 fn what_this_version_does_not_act_on_is_taken_with_a_warning() {
     const QUIZ: &str = "[class.quiz.local]";
     let rows: &[Row] = &[
-        (
-            "sentinel",
-            &[("seed =", "sentinel = \"report\"\nseed =")],
-            &[
-                "6:12: warning: this version does not act on `sentinel`: what the kernel itself sends to a link is not watched",
-            ],
-        ),
         (
             "a query beside a capacity",
             &[(
@@ -412,7 +405,6 @@ fn the_example_is_taken_and_says_what_is_not_acted_on() {
         .unwrap_or_else(|error| panic!("{error}"));
     let said: Vec<_> = loaded.warnings.problems().into_iter().map(|problem| problem.message).collect();
     let starts = [
-        "this version does not act on `sentinel`",
         "this version does not act on `bandwidth`",
         "the load source is left out",
         "this version does not act on `health`",

@@ -45,6 +45,8 @@ pub struct Settings {
     pub shadow: bool,
     /// `trace`.
     pub trace: bool,
+    /// `sentinel = "enforce"`.
+    pub enforce: bool,
     /// `on_exit = "detach"`.
     pub detach_on_exit: bool,
     /// `idle_timeout` of the shop.
@@ -59,6 +61,7 @@ impl Default for Settings {
             way: Way::Dnat,
             shadow: false,
             trace: false,
+            enforce: false,
             detach_on_exit: false,
             idle_timeout: Duration::from_secs(2),
             // Longer than any test: what an operator does not order does not happen.
@@ -83,6 +86,7 @@ pin_dir   = "{pins}"
 socket    = "{socket}"
 on_exit   = "{on_exit}"
 trace     = {trace}
+sentinel  = "{sentinel}"
 
 [[link]]
 name     = "dx-1"
@@ -95,6 +99,7 @@ mtu      = {mtu}
         socket = dir("burst.sock"),
         on_exit = if settings.detach_on_exit { "detach" } else { "leave" },
         trace = settings.trace,
+        sentinel = if settings.enforce { "enforce" } else { "report" },
         next_hop = DIRECT_CONNECT.v4,
         mtu = topology.options.dx_mtu,
     );

@@ -14,7 +14,11 @@ const BPF_MAP_CREATE: i64 = 0;
 const BPF_PROG_LOAD: i64 = 5;
 const BPF_OBJ_PIN: i64 = 6;
 const BPF_LINK_CREATE: i64 = 28;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_TCX_EGRESS: u32 = 47;
+/// To the next program (`TCX_NEXT`).
+const TCX_NEXT: i32 = -1;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 4;
 const XDP_PASS: i32 = 2;
@@ -120,6 +124,32 @@ fn attach(namespace: &Namespace, device: &str, instructions: &[u64]) -> Result<O
 pub fn pass(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
     // r0 = XDP_PASS; return r0.
     attach(namespace, device, &[instruction(0xb7, 0, XDP_PASS), instruction(0x95, 0, 0)])
+}
+
+/// Lets every packet pass that leaves by a device, as a program of traffic control named `foreign` (tcx), until the answer is
+/// dropped.
+///
+/// # Errors
+/// When a device does not exist or the kernel refuses.
+pub fn egress(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
+    // r0 = TCX_NEXT; return r0.
+    let instructions = [instruction(0xb7, 0, TCX_NEXT), instruction(0x95, 0, 0)];
+    let mut load = ProgramLoad {
+        program_type: BPF_PROG_TYPE_SCHED_CLS,
+        instruction_count: u32::try_from(instructions.len())?,
+        instructions: instructions.as_ptr().addr() as u64,
+        license: c"GPL".as_ptr().addr() as u64,
+        ..ProgramLoad::default()
+    };
+    load.name[..7].copy_from_slice(b"foreign");
+    let program = open(BPF_PROG_LOAD, &load)?;
+    let link = LinkCreate {
+        program: u32::try_from(program.as_raw_fd())?,
+        ifindex: namespace.ifindex(device)?,
+        attach_type: BPF_TCX_EGRESS,
+        flags: 0,
+    };
+    namespace.run(|| open(BPF_LINK_CREATE, &link))?
 }
 
 /// Redirects every frame that enters at `from` out of `to`, natively, until the answer is dropped.

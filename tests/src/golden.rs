@@ -197,6 +197,8 @@ impl Bed {
             mac,
             client: links.is_empty(),
             links: links.to_vec(),
+            other_macs: false,
+            via_kernel: false,
         };
         let devices = [device(DX_DEVICE, EDGE_DX_MAC, &[(1, 0)]), device(CLIENT_DEVICE, EDGE_CLIENT_MAC, &[])];
         let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode: XdpMode::Native, trace: false };

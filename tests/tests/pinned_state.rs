@@ -1,16 +1,20 @@
 //! What is pinned, when another configuration or version comes to it, and when it is taken away: devices and maps are
 //! the kernel's, packets play no part.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{Map, MapData};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use burst::config::model::XdpMode;
-use burst::kernel::{self, Attached, Device, KernelError, Kind, Plan};
+use burst::kernel::{self, Attached, Attachment, Device, Hook, Installation, KernelError, Kind, Plan};
 use burst::object;
 use burst::policy::compile::Compiled;
 use burst_tests::dir::RunDir;
-use burst_tests::foreign::{ARRAY, Layout, pass, pin_map};
+use burst_tests::foreign::{ARRAY, Layout, egress, pass, pin_map};
 use burst_tests::link::{End, veth};
 use burst_tests::netns::Namespace;
 use burst_tests::topology::{DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_DX_MAC, SECOND_DX_DEVICE};
@@ -39,21 +43,40 @@ impl Host {
         veth(edge, End { namespace: &self.far, device, mac: DIRECT_CONNECT_MAC }, 1500)
     }
 
-    /// Installs and attaches to devices, as a daemon does that then ends. Says of each device what was done.
+    /// A device with one link.
+    fn link(&self, name: &str) -> Result<Device> {
+        Ok(Device {
+            name: name.to_owned(),
+            ifindex: self.edge.ifindex(name)?,
+            mac: EDGE_DX_MAC,
+            other_macs: false,
+            client: false,
+            links: vec![(1, 0)],
+            via_kernel: false,
+        })
+    }
+
+    /// Installs and attaches to links' devices, as a daemon does that then ends. Says of each device's entry what was done.
     fn install(&self, mode: XdpMode, devices: &[&str]) -> Result<Result<Vec<Attached>, KernelError>> {
-        let device = |name: &&str| -> Result<Device> {
-            Ok(Device {
-                name: (*name).to_owned(),
-                ifindex: self.edge.ifindex(name)?,
-                mac: [0; 6],
-                client: false,
-                links: vec![(1, 0)],
-            })
-        };
-        let devices = devices.iter().map(device).collect::<Result<Vec<_>>>()?;
+        let devices = devices.iter().map(|name| self.link(name)).collect::<Result<Vec<_>>>()?;
+        let entry = |attachment: Attachment| (attachment.hook == Hook::Xdp).then_some(attachment.attached);
+        Ok(self.install_on(mode, &devices)?.map(|attached| attached.into_iter().filter_map(entry).collect()))
+    }
+
+    /// As [`Self::install`], on devices of any kind. Says all that was done.
+    fn install_on(&self, mode: XdpMode, devices: &[Device]) -> Result<Result<Vec<Attachment>, KernelError>> {
+        self.install_as(mode, devices, |installation| installation)
+    }
+
+    fn install_as(
+        &self,
+        mode: XdpMode,
+        devices: &[Device],
+        change: impl FnOnce(Installation) -> Installation + Send,
+    ) -> Result<Result<Vec<Attachment>, KernelError>> {
         let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode, trace: false };
         self.edge.run(|| {
-            let mut installation = kernel::install(&plan, SEED)?;
+            let mut installation = change(kernel::install(&plan, SEED)?);
             let nothing = Compiled {
                 policy: bytemuck::Zeroable::zeroed(),
                 large: None,
@@ -63,8 +86,7 @@ impl Host {
                 endpoints: Vec::new(),
                 rules: Vec::new(),
             };
-            let (attached, _) = installation.attach(&plan, &nothing, &devices)?;
-            Ok(attached.into_iter().map(|attachment| attachment.attached).collect())
+            Ok(installation.attach(&plan, &nothing, devices)?.0)
         })
     }
 
@@ -76,7 +98,25 @@ impl Host {
 
     fn pins(&self) -> Result<Vec<String>> {
         let pins = std::fs::read_dir(self.pin_dir.join("links")).context("the pinned links")?;
-        pins.map(|pin| Ok(pin?.file_name().to_string_lossy().into_owned())).collect()
+        let mut pins: Vec<_> =
+            pins.map(|pin| Ok(pin?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+        pins.sort();
+        Ok(pins)
+    }
+
+    /// Programs of traffic control on a side of a device, in the order in which they run: names and ids.
+    fn classifiers(&self, device: &str, side: TcAttachType) -> Result<Vec<(String, u32)>> {
+        let (_, programs) = self.edge.run(|| SchedClassifier::query_tcx(device, side))??;
+        let name = |program: &ProgramInfo| (program.name_as_str().unwrap_or_default().to_owned(), program.id());
+        Ok(programs.iter().map(name).collect())
+    }
+
+    /// The devmap: programs by device, 0 where there is none.
+    fn devmap(&self) -> Result<BTreeMap<u32, u32>> {
+        let map = Map::DevMapHash(MapData::from_pin(self.pin_dir.join("maps/DEVICES"))?);
+        let devices: DevMapHash<&MapData> = DevMapHash::try_from(&map)?;
+        let rows = devices.iter().map(|row| row.map(|(index, value)| (index, value.prog_id.map_or(0, u32::from))));
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 
@@ -128,9 +168,94 @@ fn pins_of_devices_that_are_gone_or_not_configured_go() -> Result<()> {
     assert_eq!(host.install(XdpMode::Native, &[DX_DEVICE, SECOND_DX_DEVICE])??, [Attached::New; 2]);
     host.edge.ip(&format!("link del {SECOND_DX_DEVICE}"))?;
     assert_eq!(host.install(XdpMode::Native, &[DX_DEVICE])??, [Attached::Replaced]);
-    assert_eq!(host.pins()?, [DX_DEVICE]);
+    assert_eq!(host.pins()?, [DX_DEVICE.to_owned(), format!("{DX_DEVICE}:egress")]);
     assert_eq!(host.install(XdpMode::Native, &[])??, []);
     assert_eq!((host.pins()?, host.runs(DX_DEVICE)?), (vec![], None));
+    assert_eq!(host.classifiers(DX_DEVICE, TcAttachType::Egress)?, []);
+    Ok(())
+}
+
+#[test]
+fn a_link_device_has_a_sentinel_on_both_ways_out_before_anything_else() -> Result<()> {
+    let host = Host::new()?;
+    let foreign = egress(&host.edge, DX_DEVICE)?;
+    let (link, clients) =
+        (host.link(DX_DEVICE)?, Device { client: true, links: vec![], ..host.link(SECOND_DX_DEVICE)? });
+    let devices = [clients.clone(), link.clone()];
+    let order =
+        |attached: Vec<Attachment>| attached.into_iter().map(|a| (a.device, a.hook, a.attached)).collect::<Vec<_>>();
+    let expected = |how| {
+        let dx = |hook| (DX_DEVICE.to_owned(), hook, how);
+        vec![dx(Hook::Egress), dx(Hook::Xdp), (SECOND_DX_DEVICE.to_owned(), Hook::Xdp, how)]
+    };
+    assert_eq!(order(host.install_on(XdpMode::Native, &devices)??), expected(Attached::New));
+    let (first, devmap) = (host.classifiers(DX_DEVICE, TcAttachType::Egress)?, host.devmap()?);
+    assert_eq!(
+        first.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["sentinel_tc", "foreign"],
+        "ours first"
+    );
+    assert_eq!(devmap.keys().copied().collect::<Vec<_>>().len(), 2);
+    assert_eq!(
+        (devmap[&clients.ifindex], devmap[&link.ifindex] != 0),
+        (0, true),
+        "replies to clients pass no sentinel"
+    );
+    assert_eq!(host.classifiers(SECOND_DX_DEVICE, TcAttachType::Egress)?, []);
+
+    assert_eq!(order(host.install_on(XdpMode::Native, &devices)??), expected(Attached::Replaced));
+    let (second, replaced) = (host.classifiers(DX_DEVICE, TcAttachType::Egress)?, host.devmap()?);
+    assert_eq!((second.len(), &second[1]), (2, &first[1]), "in the place of the former one, and nobody else's");
+    assert_ne!(second[0].1, first[0].1);
+    assert!(![0, devmap[&link.ifindex]].contains(&replaced[&link.ifindex]));
+
+    assert_eq!(kernel::detach(&host.pin_dir)?, [DX_DEVICE, SECOND_DX_DEVICE]);
+    assert_eq!(host.classifiers(DX_DEVICE, TcAttachType::Egress)?, [first[1].clone()], "what is not burst's stays");
+    drop(foreign);
+    Ok(())
+}
+
+#[test]
+fn where_there_are_no_links_of_traffic_control_a_filter_stands_before_others() -> Result<()> {
+    let host = Host::new()?;
+    let link = host.link(DX_DEVICE)?;
+    let filters = || host.edge.exec("tc", &["filter", "show", "dev", DX_DEVICE, "egress"]);
+    let ours =
+        |text: &str| text.lines().filter(|line| line.contains("sentinel_tc")).map(str::to_owned).collect::<Vec<_>>();
+    host.edge.exec("tc", &["qdisc", "add", "dev", DX_DEVICE, "clsact"])?;
+    // Classic BPF: return 0, no match.
+    let bytecode = ["protocol", "all", "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1"];
+    host.edge.exec("tc", &[&["filter", "add", "dev", DX_DEVICE, "egress", "pref", "7"][..], &bytecode].concat())?;
+    let before = filters()?;
+    let install = || host.install_as(XdpMode::Native, std::slice::from_ref(&link), Installation::without_tcx);
+    let done = |attached: Vec<Attachment>| attached.into_iter().map(|a| (a.hook, a.attached)).collect::<Vec<_>>();
+
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::New), (Hook::Xdp, Attached::New)]);
+    let first = filters()?;
+    assert!(first.starts_with("filter protocol all pref 1 bpf"), "{first}");
+    assert_eq!(ours(&first).len(), 1, "{first}");
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::Replaced), (Hook::Xdp, Attached::Replaced)]);
+    let second = filters()?;
+    assert_eq!(ours(&second).len(), 1, "{second}");
+    assert_ne!(ours(&second), ours(&first), "another program");
+
+    // Where the device is: a filter is found by its device alone.
+    assert_eq!(host.edge.run(|| kernel::detach(&host.pin_dir))??, [DX_DEVICE]);
+    assert!(!host.pin_dir.exists());
+    assert_eq!(filters()?, before, "what is not burst's stays");
+    Ok(())
+}
+
+#[test]
+fn a_failed_attach_takes_back_all_that_was_new() -> Result<()> {
+    let host = Host::new()?;
+    let _foreign = pass(&host.edge, SECOND_DX_DEVICE)?;
+    let clients = Device { client: true, links: vec![], ..host.link(SECOND_DX_DEVICE)? };
+    let refused = host.install_on(XdpMode::Native, &[host.link(DX_DEVICE)?, clients])?.expect_err("a foreign program");
+    assert_eq!(refused.kind, Kind::Device, "{refused}");
+    assert_eq!((host.pins()?, host.runs(DX_DEVICE)?), (vec![], None));
+    assert_eq!(host.classifiers(DX_DEVICE, TcAttachType::Egress)?, []);
+    assert_eq!(host.devmap()?, BTreeMap::new());
     Ok(())
 }
 

@@ -60,9 +60,6 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
     let shadow = table.opt("mode", leaf::keyword(&[("active", Some(false)), ("shadow", Some(true))]));
     let sentinel = [("report", Some(Sentinel::Report)), ("enforce", Some(Sentinel::Enforce))];
     let sentinel = table.opt("sentinel", leaf::keyword(&sentinel));
-    if let Some(sentinel) = &sentinel {
-        not_acted_on(&table, sentinel.span, "sentinel", "what the kernel itself sends to a link is not watched");
-    }
     let pin_dir = table.opt("pin_dir", leaf::path);
     let state_dir = table.opt("state_dir", leaf::path);
     if let Some(state_dir) = &state_dir {

@@ -150,7 +150,7 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
 pub(crate) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetState) -> Vec<Device> {
     let mut devices: BTreeMap<String, Device> = BTreeMap::new();
     let clients = net.clients.iter().map(|client| (&client.name, client.ifindex, client.mac, None));
-    let links = config.links.iter().zip(&net.links).filter(|(link, _)| link.next_hop.is_some());
+    let links = config.links.iter().zip(&net.links);
     let links = links.map(|(link, state)| {
         let way = ids.get(&link.name).map(|&id| (id, link.vlan.unwrap_or(0)));
         (&link.device, state.ifindex, state.mac, way)
@@ -160,12 +160,19 @@ pub(crate) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetStat
             name: name.clone(),
             ifindex,
             mac,
+            other_macs: false,
             client: false,
             links: Vec::new(),
+            via_kernel: false,
         });
         match link {
             Some(way) => device.links.push(way),
             None => device.client = true,
+        }
+    }
+    for link in config.links.iter().filter(|link| link.next_hop.is_none()) {
+        if let Some(device) = devices.get_mut(&link.device) {
+            device.via_kernel = true;
         }
     }
     // A device that is gone for now is attached to when it comes back.
@@ -176,9 +183,7 @@ pub(crate) fn devices(config: &Config, ids: &BTreeMap<String, u8>, net: &NetStat
         let tagged = tagged.map(|(_, state)| state.device_mac);
         let vlans = net.vlans.iter().filter(|vlan| vlan.vlan.parent == device.ifindex).map(|vlan| vlan.mac);
         // A VLAN device with an address of its own: frames for it are not for others.
-        if tagged.chain(vlans).any(|mac| ![device.mac, [0; 6]].contains(&mac)) {
-            device.mac = [0; 6];
-        }
+        device.other_macs = tagged.chain(vlans).any(|mac| ![device.mac, [0; 6]].contains(&mac));
     }
     devices
 }

@@ -1,18 +1,46 @@
-//! Attaching an instance to a device, by bpf_link only, pinned; or putting it into the link that is already there.
+//! Attaching a program to a device, pinned; or putting it into the place of burst's former one. Where it is attached is a
+//! [`Hook`]; how, is in [`xdp`] and [`classifier`].
+
+mod classifier;
+mod xdp;
+
+pub(super) use classifier::has_tcx;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, XdpMode as AyaMode};
 
-use super::bpffs::entries;
-use super::error::{KernelError, Kind, PRIVILEGES, errno, remedy, with_causes};
+use super::bpffs::{entries, filters_dir, links_dir};
+use super::error::{KernelError, Kind, with_causes};
 use super::load::Instance;
 use super::sys;
 use crate::config::model::XdpMode;
+
+/// Where a program is attached to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Every frame that arrives: the way of packets and replies.
+    Xdp,
+    /// Every packet that the kernel sends: the sentinel of a link device.
+    Egress,
+    /// Every packet that arrives over a link of `via = "kernel"`: the way of its replies.
+    Ingress,
+}
+
+impl Hook {
+    const ALL: [Self; 3] = [Self::Xdp, Self::Egress, Self::Ingress];
+
+    /// What stands behind the device's name in the name of a pin. Device names have no colons.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Xdp => "",
+            Self::Egress => ":egress",
+            Self::Ingress => ":ingress",
+        }
+    }
+}
 
 /// What was done to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,72 +51,127 @@ pub enum Attached {
     Replaced,
 }
 
-/// A device burst is attached to.
+/// A program on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Device.
     pub device: String,
     /// Its index.
     pub ifindex: u32,
+    /// Where on it.
+    pub hook: Hook,
     /// What was done.
     pub attached: Attached,
 }
 
-/// Attaches `instance` to the device, or replaces burst's own program there.
+/// Attaches the program of a hook to the device, or replaces burst's own there.
 ///
 /// # Errors
 /// When the device is gone, a foreign XDP program is attached, or the driver cannot do what is asked for. A foreign
 /// program is never touched.
 pub(super) fn attach(
     instance: &mut Instance,
-    device: &str,
-    ifindex: u32,
-    mode: XdpMode,
-    links_dir: &Path,
+    (device, ifindex): (&str, u32),
+    hook: Hook,
+    (mode, tcx): (XdpMode, bool),
+    pin_dir: &Path,
 ) -> Result<Attachment, KernelError> {
-    let pin = pin(links_dir, device);
-    if let Some(link) = adopt(&pin, ifindex)? {
-        let program = instance.program();
-        let link = XdpLink::try_from(link).map_err(|error| {
-            KernelError::new(
-                Kind::State,
-                format!("{} is no XDP link: {error}", pin.display()),
-                "choose another `pin_dir`",
-            )
-        })?;
-        let id = program.attach_to_link(link).map_err(|error| refused(device, mode, &error))?;
-        // The pin keeps the link; what aya holds of it must not detach anything when it is dropped.
-        forget(program.take_link(id), device)?;
-        return Ok(Attachment { device: device.to_owned(), ifindex, attached: Attached::Replaced });
-    }
-    let aya_mode = match mode {
-        XdpMode::Native => AyaMode::Driver,
-        XdpMode::Generic => AyaMode::Skb,
+    let attached = match hook {
+        Hook::Xdp => xdp::attach(instance, device, ifindex, mode, pin_dir)?,
+        Hook::Egress | Hook::Ingress if tcx => classifier::by_link(instance, device, ifindex, hook, pin_dir)?,
+        Hook::Egress | Hook::Ingress => classifier::by_filter(instance, device, hook, pin_dir)?,
     };
-    let program = instance.program();
-    let id = program.attach_to_if_index(ifindex, aya_mode).map_err(|error| refused(device, mode, &error))?;
-    let link = program.take_link(id).map_err(|error| refused(device, mode, &error))?;
-    // aya falls back to a netlink attachment on EINVAL, which cannot be pinned and dies with this process.
-    let link = FdLink::try_from(link).map_err(|_| {
-        KernelError::new(
-            Kind::Unsupported,
-            format!("{device}: the kernel refused a bpf_link in {} mode", name(mode)),
-            if mode == XdpMode::Native {
-                "the driver may not support XDP, or not with this MTU or these offloads: see `ethtool -i` and the driver's \
-                 notes; `edge.xdp = \"generic\"` works everywhere, slowly"
-            } else {
-                "burst needs Linux 6.1 or newer"
-            },
-        )
-    })?;
-    link.pin(&pin).map_err(|error| {
-        let message = format!("pinning the link of {device} at {}: {}", pin.display(), with_causes(&error));
-        KernelError::new(Kind::State, message, "see that no other burst uses this `pin_dir`, and start again")
-    })?;
-    Ok(Attachment { device: device.to_owned(), ifindex, attached: Attached::New })
+    Ok(Attachment { device: device.to_owned(), ifindex, hook, attached })
 }
 
-/// The link pinned for a device, if it is still attached to it. One whose device went away is unpinned.
+/// Loads the program of a hook of traffic control.
+///
+/// # Errors
+/// When the verifier or the kernel refuses, with the verifier's words.
+pub(super) fn prepare(instance: &mut Instance, hook: Hook) -> Result<(), KernelError> {
+    instance.classifier(classifier::program(hook)).map(drop)
+}
+
+/// What burst has pinned of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pin {
+    /// The device.
+    pub(super) device: String,
+    /// Where on it.
+    pub(super) hook: Hook,
+    /// The pin.
+    pub(super) path: PathBuf,
+    /// A link, or what stands for a filter of traffic control, which is none.
+    link: bool,
+}
+
+impl Pin {
+    /// Whether it is attached to anything. What is no link cannot be asked: it is taken to be.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub(super) fn is_alive(&self) -> Result<bool, KernelError> {
+        Ok(!self.link || attached_to(&self.path)?.is_some_and(|ifindex| ifindex != 0))
+    }
+
+    /// Takes the program off its device; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn remove(&self) -> Result<(), KernelError> {
+        if !self.link {
+            classifier::remove_filter(&self.device, self.hook)?;
+        }
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(KernelError::os(self.path.display(), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Everything that is pinned of devices.
+///
+/// # Errors
+/// When a directory is there and cannot be read.
+pub(super) fn pinned(pin_dir: &Path) -> Result<Vec<Pin>, KernelError> {
+    let mut pins = Vec::new();
+    for (dir, link) in [(links_dir(pin_dir), true), (filters_dir(pin_dir), false)] {
+        let entries = entries(&dir).map_err(|error| KernelError::os(dir.display(), &error))?;
+        pins.extend(entries.iter().map(|entry| {
+            let name = entry.file_name().to_string_lossy().replace("%2E", ".").replace("%25", "%");
+            let hook = Hook::ALL.into_iter().rev().find(|hook| name.ends_with(hook.suffix())).unwrap_or(Hook::Xdp);
+            let device = name.strip_suffix(hook.suffix()).unwrap_or(&name).to_owned();
+            Pin { device, hook, path: entry.path(), link }
+        }));
+    }
+    Ok(pins)
+}
+
+/// Takes back what an attachment of this process made.
+///
+/// # Errors
+/// When it cannot be found or removed.
+pub(super) fn take_back(attachment: &Attachment, pin_dir: &Path) -> Result<(), KernelError> {
+    let is_it = |pin: &&Pin| pin.device == attachment.device && pin.hook == attachment.hook;
+    pinned(pin_dir)?.iter().find(is_it).map_or(Ok(()), Pin::remove)
+}
+
+/// Whether any XDP program of burst's is attached.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn any_alive(pin_dir: &Path) -> Result<bool, KernelError> {
+    for pin in pinned(pin_dir)?.iter().filter(|pin| pin.hook == Hook::Xdp) {
+        if pin.is_alive()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The link pinned at `pin`, if it is still attached to the device. One whose device went away is unpinned.
 fn adopt(pin: &Path, ifindex: u32) -> Result<Option<FdLink>, KernelError> {
     let Some(attached_to) = attached_to(pin)? else { return Ok(None) };
     if attached_to != ifindex {
@@ -110,77 +193,24 @@ fn attached_to(pin: &Path) -> Result<Option<u32>, KernelError> {
     }
 }
 
-/// Whether a pinned link is attached to anything.
-///
-/// # Errors
-/// When it cannot be asked.
-pub(super) fn is_alive(pin: &Path) -> Result<bool, KernelError> {
-    Ok(attached_to(pin)?.is_some_and(|ifindex| ifindex != 0))
-}
-
-/// Whether any pinned link is attached.
-///
-/// # Errors
-/// When it cannot be asked.
-pub(super) fn any_alive(links_dir: &Path) -> Result<bool, KernelError> {
-    for (_, pin) in pinned(links_dir)? {
-        if is_alive(&pin)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Drops our hold on a pinned link without detaching it: closing the descriptor leaves the pin's reference.
-fn forget(link: Result<XdpLink, ProgramError>, device: &str) -> Result<(), KernelError> {
-    let link = link.map_err(|error| KernelError::new(Kind::Other, format!("{device}: {error}"), ""))?;
-    drop(FdLink::try_from(link));
-    Ok(())
-}
-
-/// Devices with a pinned link, and the pins.
-///
-/// # Errors
-/// When the directory is there and cannot be read.
-pub(super) fn pinned(links_dir: &Path) -> Result<Vec<(String, PathBuf)>, KernelError> {
-    let entries = entries(links_dir).map_err(|error| KernelError::os(links_dir.display(), &error))?;
-    let device = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().replace("%2E", ".").replace("%25", "%");
-    Ok(entries.iter().map(|entry| (device(entry), entry.path())).collect())
-}
-
-/// Where the link of a device is pinned. A bpffs takes no dots (`bpf_lookup` in kernel/bpf/inode.c), device names may have
+/// Where something of a device is pinned. A bpffs takes no dots (`bpf_lookup` in kernel/bpf/inode.c), device names may have
 /// them.
-pub(super) fn pin(links_dir: &Path, device: &str) -> PathBuf {
-    links_dir.join(device.replace('%', "%25").replace('.', "%2E"))
+fn pin(dir: &Path, device: &str, hook: Hook) -> PathBuf {
+    dir.join(device.replace('%', "%25").replace('.', "%2E") + hook.suffix())
 }
 
-fn name(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
-    }
+/// Pins a new link.
+fn pin_link(link: FdLink, pin: &Path, device: &str) -> Result<(), KernelError> {
+    link.pin(pin).map(drop).map_err(|error| {
+        let message = format!("pinning the link of {device} at {}: {}", pin.display(), with_causes(&error));
+        KernelError::new(Kind::State, message, "see that no other burst uses this `pin_dir`, and start again")
+    })
 }
 
-fn refused(device: &str, mode: XdpMode, error: &ProgramError) -> KernelError {
-    let message = format!("attaching to {device} in {} mode: {}", name(mode), with_causes(error));
-    match errno(error) {
-        Some(libc::EBUSY | libc::EEXIST) => KernelError::new(
-            Kind::Device,
-            format!("{device} already has an XDP program that is not burst's; it was left alone"),
-            format!("see `ip link show dev {device}` and `bpftool net`, detach it, or take another device"),
-        ),
-        Some(libc::ENODEV) => KernelError::new(
-            Kind::Device,
-            format!("the device {device} went away"),
-            "bring it back, or correct `edge.client` and the links' `device`",
-        ),
-        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE) => KernelError::new(
-            Kind::Unsupported,
-            message,
-            "the driver does not support native XDP as things stand: check MTU, LRO and channels (`ethtool -k`, `ethtool \
-             -l`); `edge.xdp = \"generic\"` works everywhere, slowly",
-        ),
-        Some(libc::EPERM | libc::EACCES) => KernelError::new(Kind::Permission, message, PRIVILEGES),
-        errno => KernelError::new(Kind::Other, message, remedy(errno)),
-    }
+fn foreign_link(pin: &Path, error: &dyn std::fmt::Display) -> KernelError {
+    KernelError::new(
+        Kind::State,
+        format!("{} is no link of burst's: {error}", pin.display()),
+        "choose another `pin_dir`",
+    )
 }

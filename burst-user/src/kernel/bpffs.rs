@@ -21,6 +21,11 @@ pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join("maps")
 }
 
+/// Directory of what stands for filters of traffic control, which are nothing that could be pinned.
+pub(super) fn filters_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("filters")
+}
+
 /// Directory of the links.
 pub(super) fn links_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join("links")
@@ -108,7 +113,7 @@ pub(super) fn prepare(pin_dir: &Path) -> Result<(), KernelError> {
 
 /// Removes what [`prepare`] made, if nothing foreign lies in it: the directories, the mount, the mount point.
 pub(super) fn remove(pin_dir: &Path) -> io::Result<()> {
-    for dir in [maps_dir(pin_dir), links_dir(pin_dir)] {
+    for dir in [maps_dir(pin_dir), links_dir(pin_dir), filters_dir(pin_dir)] {
         match fs::remove_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -4,16 +4,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aya::programs::ProgramFd;
 use burst_common::limits::DEVICE_LINKS;
 use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
 use burst_common::policy::{DeviceLink, Policy, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
 
-use super::attach::{self, Attachment};
-use super::bpffs::{self, links_dir, maps_dir};
+use super::attach::{self, Attached, Attachment, Hook};
+use super::bpffs::{self, maps_dir};
 use super::error::{KernelError, Kind};
 use super::events::Events;
 use super::layout;
-use super::load::{Instance, Told, load};
+use super::load::{Instance, Told, load, prepare};
 use super::maps::Maps;
 use crate::config::model::XdpMode;
 use crate::policy::compile::Compiled;
@@ -25,22 +26,37 @@ pub struct Device {
     pub name: String,
     /// Index.
     pub ifindex: u32,
-    /// MAC address: frames for others are not looked at. Zero when unknown: then all are.
+    /// MAC address: frames for others are not looked at. Zero when it has none.
     pub mac: [u8; 6],
+    /// Whether there are VLAN devices on it with MAC addresses of their own: then all frames are looked at.
+    pub other_macs: bool,
     /// Whether client traffic arrives on it.
     pub client: bool,
     /// Ids of the links on it, and their VLANs (0 is untagged).
     pub links: Vec<(u8, u16)>,
+    /// Whether its only link is of `via = "kernel"`.
+    pub via_kernel: bool,
 }
 
 impl Device {
+    /// Where programs are attached to it, in this order; the devmap's program of a link device comes before all.
+    #[must_use]
+    pub fn hooks(&self) -> &'static [Hook] {
+        match (self.links.is_empty(), self.via_kernel) {
+            (true, _) => &[Hook::Xdp],
+            (false, false) => &[Hook::Egress, Hook::Xdp],
+            (false, true) => &[Hook::Egress, Hook::Ingress],
+        }
+    }
+
     /// The policy as the instance of this device is told it.
     ///
     /// # Errors
     /// When links are on more VLANs of the device than an instance knows.
     pub fn policy(&self, compiled: &Compiled) -> Result<Policy, KernelError> {
         let role = if self.client { ROLE_CLIENT } else { 0 } | if self.links.is_empty() { 0 } else { ROLE_LINK };
-        Ok(Policy { role, mac: mac_word(self.mac), links: device_links(self)?, ..compiled.policy })
+        let mac = if self.other_macs { 0 } else { mac_word(self.mac) };
+        Ok(Policy { role, mac, links: device_links(self)?, ..compiled.policy })
     }
 }
 
@@ -64,6 +80,8 @@ pub struct Installation {
     pub adopted: bool,
     pin_dir: PathBuf,
     cpus: usize,
+    /// Whether programs of traffic control are links.
+    tcx: bool,
     /// Held as long as the maps are written.
     _lock: fs::File,
 }
@@ -103,7 +121,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             false
         }
     };
-    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, _lock: lock })
+    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, tcx: attach::has_tcx(), _lock: lock })
 }
 
 /// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.
@@ -114,7 +132,7 @@ fn same_attach_mode(meta: &Meta, plan: &Plan<'_>) -> Result<(), KernelError> {
         ATTACH_GENERIC => "generic",
         _ => return Ok(()),
     };
-    if meta.attach == wanted || !attach::any_alive(&links_dir(plan.pin_dir))? {
+    if meta.attach == wanted || !attach::any_alive(plan.pin_dir)? {
         return Ok(());
     }
     Err(KernelError::new(
@@ -152,7 +170,33 @@ fn device_links(device: &Device) -> Result<Table<DeviceLink, DEVICE_LINKS>, Kern
     })
 }
 
+/// What is loaded for a device.
+struct Loaded<'a> {
+    device: &'a Device,
+    instance: Instance,
+    /// Where the sentinel must be told another MAC address than the entry.
+    sentinel: Option<Instance>,
+    /// The devmap's program.
+    devmap: Option<ProgramFd>,
+}
+
+impl Loaded<'_> {
+    /// The instance whose program belongs to a hook.
+    fn of(&mut self, hook: Hook) -> &mut Instance {
+        match &mut self.sentinel {
+            Some(sentinel) if hook == Hook::Egress => sentinel,
+            _ => &mut self.instance,
+        }
+    }
+}
+
 impl Installation {
+    /// Attaches programs of traffic control as kernels before Linux 6.6 need it, whatever this one is.
+    #[must_use]
+    pub fn without_tcx(self) -> Self {
+        Self { tcx: false, ..self }
+    }
+
     /// The events that were not read yet.
     ///
     /// # Errors
@@ -161,9 +205,9 @@ impl Installation {
         Events::open(&self.pin_dir)
     }
 
-    /// Loads an instance for each device and attaches it: links first, then client devices, so that no packet is
-    /// shifted before its reply finds the way back. Detaches devices that are no longer configured, and removes the
-    /// pins of those that are gone.
+    /// Loads an instance for each device and attaches it: sentinels first, then links, then client devices, so that no packet
+    /// is shifted before what would stop it is there, and its reply finds the way back. Detaches devices that are no longer
+    /// configured, and removes the pins of those that are gone.
     ///
     /// # Errors
     /// When an instance is refused: then the devices this call attached anew are detached again; those that run the new
@@ -176,63 +220,114 @@ impl Installation {
         compiled: &Compiled,
         devices: &[Device],
     ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
-        let maps_dir = maps_dir(&self.pin_dir);
-        let links_dir = links_dir(&self.pin_dir);
         // All are loaded before any is attached: a refusal by the verifier changes nothing.
-        let mut loaded = Vec::new();
-        for device in devices {
-            let policy = device.policy(compiled)?;
+        let mut loaded =
+            devices.iter().map(|device| self.load(plan, compiled, device)).collect::<Result<Vec<_>, _>>()?;
+        loaded.sort_by_key(|loaded| loaded.device.client);
+        // Before the first link, and never after: of links that are there already, what is recorded is true.
+        if !attach::any_alive(&self.pin_dir)? {
+            self.maps.set_attach_mode(attach_mode(plan.mode))?;
+        }
+        let (mut attached, mut reachable) = (Vec::new(), Vec::new());
+        if let Err(mut error) = self.attach_all(plan.mode, &mut loaded, &mut attached, &mut reachable) {
+            let replaced = attached.iter().filter(|a| a.attached == Attached::Replaced);
+            let mut replaced: Vec<_> = replaced.map(|a| a.device.as_str()).collect();
+            replaced.dedup();
+            if !replaced.is_empty() {
+                error.message += &format!("; the new program already runs on {}", replaced.join(", "));
+            }
+            for new in attached.iter().filter(|a| a.attached == Attached::New).rev() {
+                if let Err(error) = attach::take_back(new, &self.pin_dir) {
+                    tracing::error!(device = new.device, hook = ?new.hook, %error, "could not take back an attachment");
+                }
+            }
+            for new in reachable {
+                if let Err(error) = self.maps.remove_device(new) {
+                    tracing::error!(ifindex = new, %error, "could not take back a device");
+                }
+            }
+            return Err(error);
+        }
+        for pin in attach::pinned(&self.pin_dir)? {
+            if devices.iter().any(|device| device.name == pin.device && device.hooks().contains(&pin.hook)) {
+                continue;
+            }
+            // A device that is configured but gone for now is not among `devices` either; its link is dead.
+            let dead = !pin.is_alive()?;
+            pin.remove()?;
+            if dead {
+                tracing::info!(device = pin.device, "the device is gone: removed the pin of its link");
+            } else {
+                tracing::info!(
+                    device = pin.device,
+                    "not configured, or not under this name and here any more: detached"
+                );
+            }
+        }
+        let instances = loaded.into_iter().flat_map(|loaded| [Some(loaded.instance), loaded.sentinel]).flatten();
+        Ok((attached, instances.collect()))
+    }
+
+    /// Loads what a device needs.
+    fn load<'d>(&self, plan: &Plan<'_>, compiled: &Compiled, device: &'d Device) -> Result<Loaded<'d>, KernelError> {
+        let policy = device.policy(compiled)?;
+        let maps_dir = maps_dir(&self.pin_dir);
+        let instance = |policy: &Policy, entry: bool| {
             let told = Told {
-                policy: &policy,
+                policy,
                 large: compiled.large.as_ref(),
                 guard: &compiled.guard,
                 guard_large: compiled.guard_large.as_ref(),
                 trace: plan.trace,
             };
-            loaded.push((device, load(plan.object, &maps_dir, self.cpus, &told)?));
+            if entry {
+                load(plan.object, &maps_dir, self.cpus, &told)
+            } else {
+                prepare(plan.object, &maps_dir, self.cpus, &told)
+            }
+        };
+        let hooks = device.hooks();
+        let mut loaded =
+            Loaded { device, instance: instance(&policy, hooks.contains(&Hook::Xdp))?, sentinel: None, devmap: None };
+        if device.other_macs && hooks.contains(&Hook::Egress) {
+            // The sentinel asks whether there is a MAC header by whether the device has an address.
+            let policy = Policy { mac: mac_word(device.mac), ..policy };
+            loaded.sentinel = Some(instance(&policy, false)?);
         }
-        loaded.sort_by_key(|(device, _)| device.client);
-        for (device, _) in &loaded {
-            self.maps.add_device(device.ifindex)?;
+        for &hook in hooks.iter().filter(|hook| **hook != Hook::Xdp) {
+            attach::prepare(loaded.of(hook), hook)?;
         }
-        // Before the first link, and never after: of links that are there already, what is recorded is true.
-        if !attach::any_alive(&links_dir)? {
-            self.maps.set_attach_mode(attach_mode(plan.mode))?;
+        if hooks == [Hook::Egress, Hook::Xdp] {
+            loaded.devmap = Some(loaded.of(Hook::Egress).sentinel()?);
         }
-        let mut attached: Vec<Attachment> = Vec::new();
-        for (device, instance) in &mut loaded {
-            match attach::attach(instance, &device.name, device.ifindex, plan.mode, &links_dir) {
-                Ok(attachment) => attached.push(attachment),
-                Err(mut error) => {
-                    let replaced = attached.iter().filter(|a| a.attached == attach::Attached::Replaced);
-                    let replaced: Vec<_> = replaced.map(|a| a.device.as_str()).collect();
-                    if !replaced.is_empty() {
-                        error.message += &format!("; the new program already runs on {}", replaced.join(", "));
-                    }
-                    for new in attached.iter().filter(|a| a.attached == attach::Attached::New) {
-                        let pin = attach::pin(&links_dir, &new.device);
-                        if let Err(error) = fs::remove_file(&pin) {
-                            tracing::error!(pin = %pin.display(), %error, "could not take back an attachment");
-                        }
-                    }
-                    return Err(error);
+        Ok(loaded)
+    }
+
+    /// Attaches everything, in order; what was done is in `attached` and `reachable`, also when it fails.
+    fn attach_all(
+        &mut self,
+        mode: XdpMode,
+        loaded: &mut [Loaded<'_>],
+        attached: &mut Vec<Attachment>,
+        reachable: &mut Vec<u32>,
+    ) -> Result<(), KernelError> {
+        // A device that only clients are behind has no program here. The devmap of a former daemon holds its sentinel until
+        // this one takes its place, in one write.
+        for Loaded { device, devmap, .. } in loaded.iter().filter(|loaded| !loaded.device.via_kernel) {
+            if self.maps.add_watched(device.ifindex, devmap.as_ref())? {
+                reachable.push(device.ifindex);
+            }
+        }
+        for sentinels in [true, false] {
+            for loaded in &mut *loaded {
+                let device = loaded.device;
+                for &hook in device.hooks().iter().filter(|hook| (**hook == Hook::Egress) == sentinels) {
+                    let at = (device.name.as_str(), device.ifindex);
+                    attached.push(attach::attach(loaded.of(hook), at, hook, (mode, self.tcx), &self.pin_dir)?);
                 }
             }
         }
-        for (name, pin) in attach::pinned(&links_dir)? {
-            if devices.iter().any(|device| device.name == name) {
-                continue;
-            }
-            // A device that is configured but gone for now is not among `devices` either; its link is dead.
-            let dead = !attach::is_alive(&pin)?;
-            fs::remove_file(&pin).map_err(|error| KernelError::os(pin.display(), &error))?;
-            if dead {
-                tracing::info!(device = name, "the device is gone: removed the pin of its link");
-            } else {
-                tracing::info!(device = name, "not configured, or not under this name and here any more: detached");
-            }
-        }
-        Ok((attached, loaded.into_iter().map(|(_, instance)| instance).collect()))
+        Ok(())
     }
 }
 
@@ -258,10 +353,12 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, KernelError> {
     };
     let mut detached = Vec::new();
     // Client devices and links lose their programs first, the maps after: no program runs without its maps.
-    for (name, pin) in attach::pinned(&links_dir(pin_dir))? {
-        remove(&pin)?;
-        detached.push(name);
+    for pin in attach::pinned(pin_dir)?.iter().rev() {
+        pin.remove()?;
+        detached.push(pin.device.clone());
     }
+    detached.sort_unstable();
+    detached.dedup();
     // The directory is burst's own if its stamp lies in it: then maps go that this version does not know, too. A bpffs
     // holds BPF objects, directories and symbolic links; only the first are files.
     let maps_dir = maps_dir(pin_dir);

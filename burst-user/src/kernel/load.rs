@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::{Guard, Policy};
 
@@ -24,6 +24,8 @@ pub struct Instance {
 const ENTRY: &str = "burst";
 /// The same program, which reports what became of each packet.
 const REPORTING: &str = "burst_reporting";
+/// The devmap's program of link devices.
+const SENTINEL: &str = "sentinel";
 
 impl Instance {
     /// The XDP program.
@@ -44,6 +46,39 @@ impl Instance {
                 "rebuild burst, program and object together",
             )
         })
+    }
+
+    /// Loads the entry.
+    fn load_entry(&mut self) -> Result<(), KernelError> {
+        xdp(&mut self.ebpf, self.entry)?.load().map_err(|error| refused("loading the XDP program", &error))
+    }
+
+    /// Loads the devmap's program of a link device, and gives a handle of it.
+    ///
+    /// # Errors
+    /// When the verifier or the kernel refuses, with the verifier's words.
+    pub(super) fn sentinel(&mut self) -> Result<ProgramFd, KernelError> {
+        let failed = |error: ProgramError| refused("loading the sentinel", &error);
+        let program = xdp(&mut self.ebpf, SENTINEL)?;
+        if program.fd().is_err() {
+            program.load().map_err(failed)?;
+        }
+        let cloned = program.fd().map_err(failed)?.try_clone();
+        cloned.map_err(|error| KernelError::os("a handle of the sentinel", &error))
+    }
+
+    /// Loads a program of traffic control.
+    ///
+    /// # Errors
+    /// As [`Self::sentinel`].
+    pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, KernelError> {
+        let program: &mut SchedClassifier = find(&mut self.ebpf, name)?
+            .try_into()
+            .map_err(|error: ProgramError| refused(&format!("the program `{name}`"), &error))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| refused(&format!("loading the program `{name}`"), &error))?;
+        }
+        Ok(program)
     }
 
     /// The object, for its log map.
@@ -72,6 +107,16 @@ pub struct Told<'a> {
 /// # Errors
 /// When the verifier or the kernel refuses, with the verifier's words.
 pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
+    let mut instance = prepare(object, maps_dir, cpus, told)?;
+    instance.load_entry()?;
+    Ok(instance)
+}
+
+/// As [`load`], without any program yet.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn prepare(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
     make(object, Some(maps_dir), cpus, told, if told.trace { REPORTING } else { ENTRY })
 }
 
@@ -80,7 +125,9 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
 /// # Errors
 /// As [`load`].
 pub(super) fn load_alone(object: &[u8], cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    make(object, None, cpus, told, REPORTING)
+    let mut instance = make(object, None, cpus, told, REPORTING)?;
+    instance.load_entry()?;
+    Ok(instance)
 }
 
 fn make(
@@ -117,15 +164,17 @@ fn make(
         }
     }
     freeze(&mut ebpf)?;
-    let program: &mut Xdp = ebpf
-        .program_mut(entry)
-        .ok_or_else(|| {
-            KernelError::new(Kind::Other, format!("the built-in BPF object has no program `{entry}`"), "rebuild burst")
-        })?
-        .try_into()
-        .map_err(|error: ProgramError| refused(&format!("the program `{entry}`"), &error))?;
-    program.load().map_err(|error| refused("loading the XDP program", &error))?;
     Ok(Instance { ebpf, entry })
+}
+
+fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
+    ebpf.program_mut(name).ok_or_else(|| {
+        KernelError::new(Kind::Other, format!("the built-in BPF object has no program `{name}`"), "rebuild burst")
+    })
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, KernelError> {
+    find(ebpf, name)?.try_into().map_err(|error: ProgramError| refused(&format!("the program `{name}`"), &error))
 }
 
 /// Names of the maps of one large set of rules: IPv4 destinations and sources, IPv6 likewise, ports.

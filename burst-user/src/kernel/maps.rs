@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::programs::ProgramFd;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS, class_row, endpoint_row, link_row};
 use burst_common::endpoint::Endpoint;
@@ -269,9 +270,34 @@ impl Maps {
     /// # Errors
     /// When the device is gone.
     pub fn add_device(&mut self, ifindex: u32) -> Result<(), KernelError> {
-        let mut devices: DevMapHash<&mut MapData> =
-            DevMapHash::try_from(&mut self.devices).map_err(|error| other("DEVICES", &error))?;
-        devices.insert(ifindex, ifindex, None, 0).map_err(|error| other("DEVICES", &error))
+        self.add_watched(ifindex, None).map(drop)
+    }
+
+    /// Lets packets be redirected out of a device, through `program` if there is one; whether none could before.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub(super) fn add_watched(&mut self, ifindex: u32, program: Option<&ProgramFd>) -> Result<bool, KernelError> {
+        let mut devices = self.devices()?;
+        let new = match devices.get(ifindex, 0) {
+            Ok(_) => false,
+            Err(MapError::KeyNotFound) => true,
+            Err(error) => return Err(other("DEVICES", &error)),
+        };
+        devices.insert(ifindex, ifindex, program, 0).map_err(|error| other("DEVICES", &error))?;
+        Ok(new)
+    }
+
+    /// Lets no packet be redirected out of a device any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn remove_device(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        self.devices()?.remove(ifindex).map_err(|error| other("DEVICES", &error))
+    }
+
+    fn devices(&mut self) -> Result<DevMapHash<&mut MapData>, KernelError> {
+        DevMapHash::try_from(&mut self.devices).map_err(|error| other("DEVICES", &error))
     }
 
     /// Reads the stamp and holds it against this program.

@@ -89,12 +89,12 @@ impl Pinned {
     pub fn running(&self, object: &[u8]) -> Result<Vec<Running>, KernelError> {
         let constants = Constants::of(object)?;
         let mut running = Vec::new();
-        for (device, pin) in attach::pinned(&bpffs::links_dir(&self.pin_dir))? {
-            let os = |error: std::io::Error| KernelError::os(pin.display(), &error);
-            let link = sys::open_pin(&pin).map_err(os)?;
+        for pin in attach::pinned(&self.pin_dir)?.into_iter().filter(|pin| pin.hook == attach::Hook::Xdp) {
+            let os = |error: std::io::Error| KernelError::os(pin.path.display(), &error);
+            let link = sys::open_pin(&pin.path).map_err(os)?;
             let ifindex = sys::link_ifindex(link.as_fd()).map_err(os)?;
             let id = sys::link_program(link.as_fd()).map_err(os)?;
-            running.push(Program::find(id)?.running(&constants, device, ifindex)?);
+            running.push(Program::find(id)?.running(&constants, pin.device, ifindex)?);
         }
         Ok(running)
     }
