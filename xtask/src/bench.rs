@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::build::{object, test_programs};
+use crate::insns::table_file;
 use crate::run::{cargo, require_root, run};
 use crate::setup::{For, setup};
 
@@ -27,5 +28,6 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let programs = test_programs()?;
     let mut bench = cargo("run");
     bench.args(["--package", "burst-tests", "--bin", "bench", "--", "--programs"]).arg(programs);
+    bench.arg("--counts").arg(table_file());
     run(bench.args(&args.arguments))
 }

@@ -14,6 +14,7 @@ mod test;
 mod demo;
 mod bench;
 mod vm;
+mod insns;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Args),
     /// Run root tests on other kernels, in virtual machines.
     Vm(vm::Args),
+    /// Count the instructions of a packet, and hold them against the table of those that are known.
+    Insns(insns::Args),
 }
 
 /// Whether `cargo xtask <name>` exists.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Vm(args) => vm::vm(&args),
+        Command::Insns(args) => insns::insns(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

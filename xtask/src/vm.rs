@@ -2,9 +2,9 @@
 //! under `target/vm`, and nothing is installed.
 
 mod debian;
-mod kernel;
-mod cpio;
-mod machine;
+pub(crate) mod kernel;
+pub(crate) mod cpio;
+pub(crate) mod machine;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,7 +23,7 @@ use machine::{Pace, Tools};
 /// Kernels that burst is tested on: the oldest it supports, those that Debian keeps for long, and the newest.
 const KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 /// Programs that tests start, and what they look for in a machine.
-const PROGRAMS: [&str; 3] = ["ip", "ethtool", "nft"];
+pub(crate) const PROGRAMS: [&str; 3] = ["ip", "ethtool", "nft"];
 
 /// Options of `vm`.
 #[derive(clap::Args)]
@@ -148,7 +148,7 @@ impl Payload {
 }
 
 /// Builds a target of the package of root tests, and says where the program is.
-fn built(target: &[&str], name: &str) -> Result<PathBuf> {
+pub(crate) fn built(target: &[&str], name: &str) -> Result<PathBuf> {
     let mut command = cargo(if target[0] == "--bin" { "build" } else { "test" });
     command.args(["--package", "burst-tests", "--message-format", "json-render-diagnostics"]).args(target);
     if target[0] != "--bin" {
@@ -169,7 +169,7 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
 }
 
 /// A copy of a program without what debuggers need: machines keep it in memory.
-fn strip(program: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn strip(program: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
     let copy = dir.join(name);
     run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(program))?;
     Ok(copy)

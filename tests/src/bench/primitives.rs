@@ -56,6 +56,11 @@ impl Block {
         flows.iter().map(case).collect()
     }
 
+    /// Whether it looks up in a hash map with many entries.
+    pub(super) const fn is_hashed(&self) -> bool {
+        matches!(self.program.as_bytes(), b"hash" | b"lru")
+    }
+
     /// What is subtracted: most blocks read the packet first.
     pub(super) const fn baseline(&self) -> &'static str {
         match self.program.as_bytes() {

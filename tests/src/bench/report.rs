@@ -19,7 +19,7 @@ pub struct Line {
     pub base: Option<Spread>,
     /// Net nanoseconds it may cost.
     pub budget: Option<f64>,
-    /// Instructions of the program, as the kernel left them.
+    /// Instructions of a packet, exactly, over those of the program that does nothing.
     pub instructions: Option<u32>,
 }
 

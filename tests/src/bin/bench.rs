@@ -13,6 +13,9 @@ struct Arguments {
     /// The object of the programs to compare with.
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
+    /// The table of `cargo xtask insns`, for the column `insns` of the JSON.
+    #[arg(long, value_name = "FILE")]
+    counts: Option<PathBuf>,
     /// Only cases with this in their name.
     #[arg(long, value_name = "SUBSTRING", default_value = "")]
     only: String,
@@ -28,13 +31,17 @@ struct Arguments {
     /// Writes the results as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Prints instructions instead: for a machine that takes a nanosecond for each (`cargo xtask insns`).
+    #[arg(long)]
+    count: bool,
     /// Draws the results.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
-    let Arguments { programs, only, rounds, quick, cpu, json, svg } = Arguments::parse();
+    let Arguments { programs, counts, only, rounds, quick, cpu, json, count, svg } = Arguments::parse();
     let rounds = if quick { 5 } else { usize::from(rounds) };
-    bench::run(&Settings { programs, only, rounds, cpu, json, svg })
+    let settings = Settings { programs, counts, only, rounds, cpu, json, svg };
+    if count { bench::count(&settings) } else { bench::run(&settings) }
 }

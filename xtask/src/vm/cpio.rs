@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::run::is_elf;
 
 /// An archive in the making.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     /// What is in it.
     names: BTreeSet<PathBuf>,
@@ -23,19 +23,19 @@ const LINK: u32 = 0o120_777;
 
 impl Archive {
     /// An empty one.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { bytes: Vec::new(), names: BTreeSet::new(), entries: 0 }
     }
 
     /// A symbolic link.
-    pub(super) fn link(&mut self, path: &str, target: &str) {
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
         let path = Path::new(path);
         self.parents(path);
         self.entry(path, LINK, target.as_bytes());
     }
 
     /// A file that may be run.
-    pub(super) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) {
+    pub(crate) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) {
         self.parents(path.as_ref());
         self.entry(path.as_ref(), PROGRAM, content);
     }
@@ -44,7 +44,7 @@ impl Archive {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(super) fn copy(&mut self, from: &Path, path: impl AsRef<Path>) -> Result<()> {
+    pub(crate) fn copy(&mut self, from: &Path, path: impl AsRef<Path>) -> Result<()> {
         let content = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
         self.file(path, &content);
         if is_elf(&content) {
@@ -59,7 +59,7 @@ impl Archive {
     }
 
     /// The finished archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry(Path::new("TRAILER!!!"), 0, &[]);
         self.bytes
     }

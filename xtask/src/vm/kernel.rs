@@ -44,13 +44,13 @@ const MODULES: [&str; 24] = [
 ];
 
 /// A kernel, unpacked.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// What `uname -r` says in it.
-    pub(super) release: String,
+    pub(crate) release: String,
     /// The file to boot.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
     /// Its modules, in the order in which they can be loaded.
-    pub(super) modules: Vec<PathBuf>,
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 /// A kernel's package.
@@ -65,19 +65,27 @@ struct Found {
 ///
 /// # Errors
 /// When there is none, or it cannot be had.
-pub(super) fn get(dir: &Path, wanted: &str) -> Result<Kernel> {
+pub(crate) fn get(dir: &Path, wanted: &str) -> Result<Kernel> {
+    get_from(dir, &SUITES, wanted)
+}
+
+/// As [`get`], from these suites.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn get_from(dir: &Path, names: &[&str], wanted: &str) -> Result<Kernel> {
     let mut all = Vec::new();
     let mut suites = Vec::new();
-    for (number, name) in SUITES.into_iter().enumerate() {
+    for (number, name) in names.iter().enumerate() {
         let suite = Suite::open(dir, name)?;
-        let names = suite.names("linux-image-")?;
-        all.extend(names.iter().filter_map(|name| found(name, number)));
+        let packages = suite.names("linux-image-")?;
+        all.extend(packages.iter().filter_map(|name| found(name, number)));
         suites.push(suite);
     }
     let Some(best) = all.iter().filter(|found| matches(&found.release, wanted)).max() else {
         let versions: BTreeSet<_> = all.iter().map(|found| series(&found.release)).collect();
         let versions = versions.into_iter().collect::<Vec<_>>().join(" ");
-        bail!("no kernel {wanted} in {}; there are: newest {versions}", SUITES.join(", "));
+        bail!("no kernel {wanted} in {}; there are: newest {versions}", names.join(", "));
     };
     let suite = &suites[best.suite];
     let release = &best.release;
