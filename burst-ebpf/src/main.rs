@@ -190,7 +190,9 @@ mod program {
     #[inline(always)]
     fn opened<const REPORT: bool>(ctx: *mut xdp_md, found: *mut full::Found, link: u32) -> u32 {
         if full::find_transport(ctx) != 0 || full::check_transport(ctx) != 0 {
-            return unread::<REPORT>(ctx, Reason::Spoofed.number() as u32 + 1);
+            let bypass = maps::control().is_none_or(|control| control.bypass != 0);
+            let reason = if bypass { Reason::Bypass } else { Reason::Spoofed };
+            return unread::<REPORT>(ctx, reason.number() as u32 + 1);
         }
         // SAFETY: as in `unusual`.
         if unsafe { (*found).family } == 4 {

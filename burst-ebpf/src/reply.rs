@@ -93,25 +93,26 @@ fn answer<A: Guarded>(frame: &Frame<A>, account: &mut Account) -> Result<Answer,
     let policy = maps::policy();
     let flow = &frame.flow;
     let key = ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: proto(A::FAMILY, flow.proto) };
-    if let Some((index, row)) = find(&key) {
-        // An endpoint must not speak to payment, least of all under the name of a service on premises. Asked of the policy
-        // and of the guard.
-        if kept(policy, flow) || guard::keeps_from(flow) {
+    let (class, answer) = if let Some((index, row)) = find(&key) {
+        let room = maps::endpoint(row.endpoint).ok_or(Reason::Unready)?.room;
+        (u32::from(row.class), Answer { row: index, endpoint: row.endpoint, room })
+    } else {
+        // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
+        let mirror = flow.reversed();
+        let matched = classify(policy, &mirror).ok_or(Reason::NotReturn)?;
+        let flags = constant(&policy.classes[matched.class as usize].flags);
+        if matched.keep || flags & NEXTHOP == 0 || guard::keeps(&mirror) {
             return Err(Reason::NotReturn);
         }
-        account.class = u32::from(row.class);
-        let room = maps::endpoint(row.endpoint).ok_or(Reason::Unready)?.room;
-        return Ok(Answer { row: index, endpoint: row.endpoint, room });
-    }
-    // Layer 2 forwarding keeps the service's address: the reply is the mirror image of a packet of the class.
-    let mirror = flow.reversed();
-    let matched = classify(policy, &mirror).ok_or(Reason::NotReturn)?;
-    let flags = constant(&policy.classes[matched.class as usize].flags);
-    if matched.keep || flags & NEXTHOP == 0 || guard::keeps(&mirror) {
+        (matched.class, Answer { row: NO_ROW, endpoint: LOCAL, room: (flags >> ROOM_SHIFT) as u16 })
+    };
+    // What comes over a line must not speak to payment, least of all under the name of a service on premises. Asked of the
+    // policy and of the guard.
+    if kept(policy, flow) || guard::keeps_from(flow) {
         return Err(Reason::NotReturn);
     }
-    account.class = matched.class;
-    Ok(Answer { row: NO_ROW, endpoint: LOCAL, room: (flags >> ROOM_SHIFT) as u16 })
+    account.class = class;
+    Ok(answer)
 }
 
 /// Writes what changes from the IP header on.

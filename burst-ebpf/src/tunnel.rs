@@ -70,9 +70,12 @@ fn inside<A: Family>(packet: &Packet, found: &Found, link: u32) -> Option<Found>
     if !is_ours(outer.flow.dst, link) {
         return None;
     }
-    let (inner, behind) = match (carrier, endpoint.mode) {
-        (IPIP | IPV6, MODE_IPIP) => (carrier, 0),
-        (UDP, MODE_GUE) => (gue(packet, found.l4(), endpoint)?, (UDP_LEN + GUE) as u32),
+    let (inner, behind, most) = match (carrier, endpoint.mode) {
+        (IPIP | IPV6, MODE_IPIP) => (carrier, 0, found.payload()),
+        (UDP, MODE_GUE) => {
+            let (inner, most) = gue(packet, found.l4(), found.payload(), endpoint)?;
+            (inner, (UDP_LEN + GUE) as u32, most)
+        }
         _ => return None,
     };
     let family = match inner {
@@ -80,20 +83,24 @@ fn inside<A: Family>(packet: &Packet, found: &Found, link: u32) -> Option<Found>
         IPV6 => 6,
         _ => return None,
     };
-    let most = found.payload().wrapping_sub(behind);
     if most > 0xffff {
         return None;
     }
     Some(Found { l3: found.l4 + behind, family, endpoint: id.into(), outer_tos: outer.tos.into(), most, ..*found })
 }
 
-/// The protocol inside GUE, variant 0, no control message, no optional fields, no flags.
+/// The protocol inside GUE, variant 0, no control message, no optional fields, no flags; and the bytes there are of it, as
+/// the UDP length says. `None` where that contradicts the packet, too.
 #[inline(always)]
-fn gue(packet: &Packet, l4: usize, endpoint: &Endpoint) -> Option<u8> {
+fn gue(packet: &Packet, l4: usize, payload: u32, endpoint: &Endpoint) -> Option<(u8, u32)> {
     let header = packet.at::<[u16; (UDP_LEN + GUE) / 2]>(l4)?;
     // SAFETY: `at` checked twelve bytes: UDP ports, length, checksum; GUE control and protocol, flags.
-    let (port, gue, flags) = unsafe { ((*header)[1], u16::from_be((*header)[4]), (*header)[5]) };
-    (port == endpoint.tunnel_port && gue >> 8 == 0 && flags == 0).then_some(gue as u8)
+    let (port, length, gue, flags) =
+        unsafe { ((*header)[1], u16::from_be((*header)[2]), u16::from_be((*header)[4]), (*header)[5]) };
+    if port != endpoint.tunnel_port || gue >> 8 != 0 || flags != 0 || u32::from(length) > payload {
+        return None;
+    }
+    Some((gue as u8, u32::from(length).checked_sub((UDP_LEN + GUE) as u32)?))
 }
 
 /// Whether an outer destination is the link's own tunnel address; where a VLAN has several links, that of any link.
@@ -124,6 +131,9 @@ pub fn unwrap<A: Guarded>(packet: &Packet, link: u32, account: &mut Account) -> 
     let endpoint = maps::endpoint(found.endpoint as EndpointId).ok_or(Reason::Unready)?;
     (account.class, account.link) = (u32::from(endpoint.class), link);
     account.endpoint = found.endpoint as EndpointId;
+    if maps::control().ok_or(Reason::Unready)?.bypass != 0 {
+        return Err(Reason::Bypass);
+    }
     if found.ip_len > found.most {
         return Err(Reason::Spoofed);
     }
@@ -139,9 +149,6 @@ pub fn unwrap<A: Guarded>(packet: &Packet, link: u32, account: &mut Account) -> 
         || guard::keeps_from(&frame.flow)
     {
         return Err(Reason::Spoofed);
-    }
-    if maps::control().ok_or(Reason::Unready)?.bypass != 0 {
-        return Err(Reason::Bypass);
     }
     // RFC 6040, section 4.2: congestion that the tunnel met is the inner sender's to hear of, if it listens.
     let congested = found.outer_tos as u8 & CE == CE;

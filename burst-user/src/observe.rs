@@ -9,6 +9,8 @@ mod metrics;
 mod source;
 mod text;
 
+pub mod answers;
+
 pub use source::{Source, SourceStatus, Sources};
 
 use crate::config::model::{Class, LoadSource};

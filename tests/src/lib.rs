@@ -56,6 +56,9 @@ pub mod packet;
 pub mod golden;
 pub mod bench;
 
+pub mod model;
+pub mod agree;
+
 pub mod sniffer;
 pub mod svg;
 

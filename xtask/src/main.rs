@@ -11,6 +11,8 @@ mod build;
 mod check;
 mod tidy;
 mod test;
+mod agree;
+mod fuzz;
 mod demo;
 mod bench;
 mod vm;
@@ -38,6 +40,10 @@ enum Command {
     Check,
     /// Host tests, then the root tests.
     Test(test::Args),
+    /// The real program against a naive model of it, on packets and policies by chance. As root.
+    Agree(agree::Args),
+    /// Fuzz one of the parsers of what others write.
+    Fuzz(fuzz::Args),
     /// Show burst at work: a promotion peak over network namespaces. As root.
     Demo(demo::Args),
     /// Measure what a packet costs, in nanoseconds, against its budget. As root.
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::build(&args),
         Command::Check => check::check(),
         Command::Test(args) => test::test(&args),
+        Command::Agree(args) => agree::agree(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Vm(args) => vm::vm(&args),

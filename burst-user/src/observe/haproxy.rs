@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::Error;
 use super::http::MOST;
-use super::text::shorten;
+use super::text::{list, shorten};
 
 /// One field of one row.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Haproxy {
     }
 
     /// The value in an answer.
-    fn value(&self, answer: &str) -> Result<f64, String> {
+    pub(super) fn value(&self, answer: &str) -> Result<f64, String> {
         let table = answer.trim_start().strip_prefix("# ").ok_or_else(|| {
             let first = answer.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
             format!("no table of statistics: `{}`", shorten(first))
@@ -51,8 +51,8 @@ impl Haproxy {
         };
         let Some(field) = column(&self.field) else {
             // The header ends with a comma: its last name is empty.
-            let names: Vec<_> = header.iter().filter(|name| !name.is_empty()).collect();
-            return Err(format!("there is no field `{}`; there are {}", self.field, names.join(", ")));
+            let names = list(header.iter().filter(|name| !name.is_empty()));
+            return Err(format!("there is no field `{}`; there are {names}", self.field));
         };
         let mut rows = Vec::new();
         for row in reader.into_records() {
@@ -63,7 +63,8 @@ impl Haproxy {
             }
             rows.push(format!("{}/{}", cell(proxy), cell(server)));
         }
-        Err(format!("there is no row {}/{}; there are {}", self.proxy, self.server, rows.join(", ")))
+        let rows = list(rows.iter().map(String::as_str));
+        Err(format!("there is no row {}/{}; there are {rows}", self.proxy, self.server))
     }
 
     fn number(&self, row: &StringRecord, field: usize) -> Result<f64, String> {

@@ -67,7 +67,8 @@ impl Selector {
         let metric = &self.metric;
         match labels {
             Some(labels) => {
-                format!("no sample of `{metric}` has the labels {:?}; the first has {labels:?}", self.labels)
+                let first = text::shorten_to(200, &format!("{labels:?}"));
+                format!("no sample of `{metric}` has the labels {:?}; the first has {first}", self.labels)
             }
             None => match &text::alike(text, metric)[..] {
                 [] => format!("the answer has no metric `{metric}`"),

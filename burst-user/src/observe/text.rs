@@ -92,17 +92,41 @@ pub(super) fn alike(text: &str, metric: &str) -> Vec<String> {
         .lines()
         .filter(|line| line.starts_with(word))
         .filter_map(|line| line.split(['{', ' ', '\t']).next())
-        .map(ToOwned::to_owned)
+        .map(shorten)
         .collect();
     names.dedup();
     names.truncate(8);
     names
 }
 
+/// Bytes that a list of names in an error may have.
+const LIST: usize = 1000;
+
+/// Names that somebody else wrote, as a list in an error: as many as fit, and how many there are beyond.
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let (mut list, mut more) = (String::new(), 0);
+    for name in names.into_iter().map(shorten) {
+        if more > 0 || list.len() + name.len() > LIST {
+            more += 1;
+            continue;
+        }
+        if !list.is_empty() {
+            list.push_str(", ");
+        }
+        list.push_str(&name);
+    }
+    if more > 0 { format!("{list} and {more} more") } else { list }
+}
+
 /// At most sixty characters of a text that somebody else wrote, without control characters.
 pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(60).map(|char| if char.is_control() { '?' } else { char }).collect();
-    if text.chars().nth(60).is_some() {
+    shorten_to(60, text)
+}
+
+/// As [`shorten`], with another length.
+pub(super) fn shorten_to(most: usize, text: &str) -> String {
+    let mut short: String = text.chars().take(most).map(|char| if char.is_control() { '?' } else { char }).collect();
+    if text.chars().nth(most).is_some() {
         short.push('…');
     }
     short
@@ -190,5 +214,13 @@ http_requests_total_more 9
     fn an_error_can_name_what_is_there() {
         assert_eq!(alike(TEXT, "http_request_total"), ["http_requests_total", "http_requests_total_more"]);
         assert_eq!(shorten(&"ab\u{1b}".repeat(30)).chars().count(), 61);
+        assert_eq!(alike("a_\u{1b}[2J 1", "a_b"), ["a_?[2J"], "and clears no screen");
+    }
+
+    #[test]
+    fn a_list_of_names_stays_short() {
+        assert_eq!(list(["a", "b\u{7}"]), "a, b?");
+        let long = list(std::iter::repeat_n("a name of twenty eight bytes", 100));
+        assert!(long.ends_with(" more") && long.len() < LIST + 100, "{long}");
     }
 }
