@@ -96,6 +96,7 @@ impl<T: Pod, const N: usize> Table<T, N> {
     }
 
     /// Whether no row is in use.
+    #[inline(always)]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -149,12 +149,11 @@ mod program {
         let Some(found) = maps::found() else { return XDP_PASS };
         // SAFETY: the row is this CPU's alone, and an XDP program is not preempted by another on its CPU.
         let link = maps::policy().link(unsafe { (*found).vlan } as u16);
-        if tunnel::may_come() {
-            if let Some(link) = link {
-                if tunnel::open_tunnel(ctx, link) != 0 {
-                    return opened::<REPORT>(ctx, found, link);
-                }
-            }
+        if tunnel::may_come()
+            && let Some(link) = link
+            && tunnel::open_tunnel(ctx, link) != 0
+        {
+            return opened::<REPORT>(ctx, found, link);
         }
         let missed = full::check_transport(ctx);
         if missed != 0 {

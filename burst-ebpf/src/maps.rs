@@ -322,7 +322,7 @@ pub fn gateway(family: u8) -> Option<&'static Gateway> {
 #[inline(always)]
 pub fn vlan(ifindex: u32) -> Option<Vlan> {
     // SAFETY: preallocated; a row is two words, and one that is rewritten meanwhile names devices of this host both times.
-    unsafe { VLANS.get(&ifindex) }.copied()
+    unsafe { VLANS.get(ifindex) }.copied()
 }
 
 /// Reports an event; one that finds the ring full is lost, and only counted.

@@ -55,7 +55,7 @@ extern "C" fn lower_mss(ctx: *mut xdp_md, l4: u32, most: u32) -> u32 {
                 let new = most as u16;
                 let [new_high, new_low] = new.to_be_bytes();
                 // Words of the checksum begin at even offsets: at an odd one, the value's halves belong to two of them.
-                let delta = if at % 2 == 0 {
+                let delta = if at.is_multiple_of(2) {
                     Delta::NONE.word(u16::from_ne_bytes([high, low]), u16::from_ne_bytes([new_high, new_low]))
                 } else {
                     Delta::NONE.word(u16::from_ne_bytes([low, high]), u16::from_ne_bytes([new_low, new_high]))

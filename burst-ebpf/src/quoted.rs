@@ -48,14 +48,15 @@ pub fn rename<A: Family>(packet: &Packet, frame: &Frame<A>, changed: &Changed<A>
         }
     }
     // A router need not quote more than eight bytes of the segment (RFC 792): its checksum may not be there.
-    if frame.flow.proto == TCP && frame.quoted + 18 <= frame.bytes() as usize {
-        if let Some(checksum) = packet.at::<u16>(frame.quoted + 16) {
-            // SAFETY: `at` checked the half word.
-            unsafe {
-                let before = *checksum;
-                *checksum = changed.delta.apply(before);
-                sum = sum.word(before, *checksum);
-            }
+    if frame.flow.proto == TCP
+        && frame.quoted + 18 <= frame.bytes() as usize
+        && let Some(checksum) = packet.at::<u16>(frame.quoted + 16)
+    {
+        // SAFETY: `at` checked the half word.
+        unsafe {
+            let before = *checksum;
+            *checksum = changed.delta.apply(before);
+            sum = sum.word(before, *checksum);
         }
     }
     // SAFETY: `at` checked four half words; the second is the checksum (RFC 792).

@@ -36,7 +36,7 @@ pub fn may_come() -> bool {
 #[inline(always)]
 pub fn may_come_in_udp() -> bool {
     let policy = maps::policy();
-    constant(&policy.modes) & 1 << MODE_GUE != 0 && policy.links.len() != 0
+    constant(&policy.modes) & 1 << MODE_GUE != 0 && !policy.links.is_empty()
 }
 
 /// Looks whether the packet that was found is an endpoint's tunnel over this link (0: one of several). 1: it is, and what is

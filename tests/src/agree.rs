@@ -1,8 +1,8 @@
 //! Agreement: the real program and the [`crate::model`] are given the same packets under the same policies and the same
 //! state of slots and links, all by chance, and must come to the same verdict and the same bytes.
 //!
-//! A run is a function of its seed. A case in which they differ is made smaller ([`shrink`]) and written to a file
-//! ([`file`]); the files are replayed by a test for ever.
+//! A run is a function of its seed. A case in which they differ is made smaller ([`mod@shrink`]) and written to a file
+//! ([`mod@file`]); the files are replayed by a test for ever.
 
 pub mod dice;
 

@@ -156,9 +156,8 @@ pub fn routes() -> Routes {
     routes.routes.extend([
         (prefix("127.0.0.0/8"), Way::Here),
         (prefix("::1/128"), Way::Here),
-        (prefix("fe80::/128"), Way::Here),
         // A router forwards nothing to link-local addresses (RFC 4291, section 2.5.6).
-        (prefix("fe80::/64"), Way::Here),
+        (prefix("fe80::/10"), Way::Here),
         (prefix("ff00::/8"), Way::Here),
     ]);
     for (address, device, mac) in NEIGHBOURS {

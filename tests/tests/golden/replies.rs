@@ -110,6 +110,8 @@ fn an_endpoint_does_not_speak_to_payment_under_a_services_name() -> Result<()> {
             let from = kind.reserved(RENAMED);
             let frame = replying(kind.frame(from, kind.payment()));
             bed.check(FROM_DX, &Row::passes(kind.row("to payment"), frame, 0, Reason::NotReturn))?;
+            let frame = replying(kind.frame(kind.news(), kind.payment()));
+            bed.check(FROM_DX, &Row::passes(kind.row("news to payment"), frame, 0, Reason::NotReturn))?;
             // The same client address is no service on another port: a reply goes there as to anybody.
             let elsewhere = std::net::SocketAddr::new(kind.payment().ip(), 40_000);
             let frame = replying(kind.frame(from, elsewhere));
