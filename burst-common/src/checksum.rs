@@ -50,6 +50,14 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
+    /// The difference as the kernel's helpers take it (`__wsum`, as of `bpf_csum_diff`): folded to 32 bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wsum(self) -> u32 {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+    }
+
     /// The checksum after the replacement.
     #[inline(always)]
     #[must_use]
@@ -104,6 +112,15 @@ mod tests {
             words[2..6].copy_from_slice(&new[1..]);
             prop_assert!(same(delta.apply(old), checksum(&words)));
         }
+    }
+
+    #[test]
+    fn the_kernels_form_is_the_same_number() {
+        let delta = Delta::NONE.address([0; 4], [u32::MAX; 4]).word(0, 0xffff).dword(u32::MAX, 0x1234_5678);
+        // Both are the sum of 16-bit words, folded as RFC 1071 says.
+        let fold = |sum: u64| (sum % 0xffff) as u16;
+        assert_eq!(fold(u64::from(delta.wsum())), fold(delta.0));
+        assert_eq!(Delta::NONE.wsum(), 0);
     }
 
     #[test]

@@ -58,6 +58,8 @@ mod bytes;
 mod walk;
 #[cfg(target_arch = "bpf")]
 mod sentinel;
+#[cfg(target_arch = "bpf")]
+mod kernel_return;
 
 #[cfg(target_arch = "bpf")]
 mod program {

@@ -102,6 +102,11 @@ impl Row {
         row
     }
 
+    /// A reply from a link that the kernel routes, sent on by the program as `out`.
+    pub fn returns_from_kernel(name: impl Into<String>, frame: Vec<u8>, leg: Leg, out: Vec<u8>) -> Self {
+        Self::redirected(name, frame, "", (leg, IN), Reason::ReturnedKernel, out)
+    }
+
     fn redirected(
         name: impl Into<String>,
         frame: Vec<u8>,

@@ -10,6 +10,7 @@ mod forward;
 mod gateway;
 mod icmp;
 mod kernel_link;
+mod kernel_return;
 mod links;
 mod malformed;
 mod many_rules;
