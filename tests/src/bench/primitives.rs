@@ -56,9 +56,10 @@ impl Block {
         flows.iter().map(case).collect()
     }
 
-    /// Whether it looks up in a hash map with many entries.
-    pub(super) const fn is_hashed(&self) -> bool {
-        matches!(self.program.as_bytes(), b"hash" | b"lru")
+    /// Whether it takes the same instructions at every time and in every boot: not what reads a clock, nor what looks up in
+    /// a hash map with many entries.
+    pub(super) const fn is_steady(&self) -> bool {
+        !matches!(self.program.as_bytes(), b"hash" | b"lru" | b"clock" | b"coarse_clock")
     }
 
     /// What is subtracted: most blocks read the packet first.
