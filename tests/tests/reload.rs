@@ -167,6 +167,28 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         }
     }
     let sent = sender.finish()?;
+    // What the far end's device could not hand over, because the edge's queue was full, never met a program.
+    let dropped = || -> Result<u64> {
+        let said = bed.far().exec("ip", &["-s", "-j", "link", "show", "dev", CLIENT_DEVICE])?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        said[0]["stats64"]["tx"]["dropped"].as_u64().context("`ip` counts drops")
+    };
+    // The last packets may still be in that queue.
+    let (class, promo) = (bed.class("payment"), bed.class("promo"));
+    let judged = || {
+        let now = bed.maps().class_counters();
+        let all = |of: &burst::kernel::ClassCounters| {
+            of.get(class, Reason::Keep.number()).packets + of.get(promo, Reason::Shifted.number()).packets
+        };
+        all(&now) - all(&before)
+    };
+    let lost = dropped()?;
+    for _ in 0..200 {
+        if judged() + lost == sent {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let flows = line.finish()?;
 
     let after = bed.maps().class_counters();
@@ -174,8 +196,9 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         after.get(class, reason.number()).packets - before.get(class, reason.number()).packets
     };
     let (kept, shifted) = (moved(bed.class("payment"), Reason::Keep), moved(bed.class("promo"), Reason::Shifted));
-    println!("{sent} packets through 100 reloads: {kept} kept, {shifted} shifted");
-    assert_eq!((kept, shifted), (sent / 3, sent / 3 * 2));
+    println!("{sent} packets through 100 reloads: {kept} kept, {shifted} shifted, {lost} lost before the edge");
+    assert_eq!(kept + shifted + lost, sent, "each packet is judged once");
+    assert!(kept <= sent / 3 && shifted <= sent / 3 * 2, "none is taken for another");
     for reason in Reason::ALL.iter().filter(|reason| !matches!(reason, Reason::Keep | Reason::Shifted)) {
         for class in ["payment", "promo"] {
             assert_eq!(moved(bed.class(class), *reason), 0, "{class} {}", reason.text());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::io::Errno;
@@ -56,6 +57,10 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
     Ok(entries)
 }
 
+/// How often, and how long apart, a lock that somebody has is asked for again: half a second in all.
+const TRIES: u32 = 25;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Takes the pin directory for this process: whoever writes the maps, or removes them, is alone with them. The lock goes
 /// when the file is closed, also by SIGKILL. Others cannot hold it: the directory is root's, mode 0700.
 ///
@@ -63,7 +68,16 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
 /// When another daemon has it.
 pub(super) fn lock(pin_dir: &Path) -> Result<fs::File, KernelError> {
     let dir = fs::File::open(pin_dir).map_err(|error| KernelError::os(pin_dir.display(), &error))?;
-    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+    let mut locked = flock(&dir, FlockOperation::NonBlockingLockExclusive);
+    // A program that a former holder starts has the descriptor, and with it the lock, from fork until exec.
+    for _ in 0..TRIES {
+        if locked != Err(Errno::WOULDBLOCK) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        locked = flock(&dir, FlockOperation::NonBlockingLockExclusive);
+    }
+    match locked {
         Ok(()) => Ok(dir),
         Err(Errno::WOULDBLOCK) => Err(KernelError::new(
             Kind::Busy,
