@@ -10,6 +10,7 @@
 mod statistics;
 
 mod replay;
+pub mod policies;
 pub mod cases;
 mod primitives;
 mod timing;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::build::binary;
+use crate::build::{binary, test_programs};
 use crate::run::{cargo, require_root, say, words};
 use crate::setup::{For, setup};
 
@@ -31,7 +31,8 @@ enum Half {
     Root,
 }
 
-/// Sets up, builds, and runs the tests. The root tests find the burst binary under test in `BURST_BINARY`.
+/// Sets up, builds, and runs the tests. The root tests find the burst binary under test in `BURST_BINARY`, and the
+/// programs to compare burst's with in `BURST_TEST_PROGRAMS`.
 ///
 /// # Errors
 /// [`crate::run::Needs`] without root; what did not build; a failed test; or that no test ran.
@@ -47,10 +48,15 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         require_some(passed, args, "host")?;
     }
     if args.only != Some(Half::Host) {
-        let burst = binary(false)?;
+        let (burst, programs) = (binary(false)?, test_programs()?);
         say("test: root");
-        let root =
-            half(cargo("test").args(["--package", "burst-tests"]).args(&args.arguments).env("BURST_BINARY", burst))?;
+        let root = half(
+            cargo("test")
+                .args(["--package", "burst-tests"])
+                .args(&args.arguments)
+                .env("BURST_BINARY", burst)
+                .env("BURST_TEST_PROGRAMS", programs),
+        )?;
         require_some(root, args, "root")?;
         passed += root;
     }

@@ -1,21 +1,26 @@
 //! What is measured of burst's own program: one case per budget, each on the bed of a policy.
 //!
-//! A case is a golden [`Row`] for its first flow: what is timed is known to be right. Add a case in `Table::policy`; the
+//! A case is a golden [`Row`] for its first flow: what is timed is known to be right. Add a case in `Rows::plain` or `Rows::modes`; the
 //! budgets are those of the design, in net nanoseconds over a program that does nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use burst_common::flow::wide;
+use burst_common::gateway::{Except, Gateway};
+use burst_common::link::Link;
 use burst_common::policy::{ROLE_CLIENT, ROLE_LINK};
 use burst_common::reason::{Note, Reason};
 use burst_common::slot::{LOCAL, Slot, State};
+use bytemuck::Zeroable as _;
 
+use super::policies::Size::{self, Four, Sixteen, Thousand};
 use super::replay::{Shape, Side};
 use crate::golden::{Bed, Entry, Leg, Row};
-use crate::packet::{Frame, flag};
+use crate::packet::{Frame, flag, tunnel};
 use crate::topology::{
-    CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX_MAC, FIRST_CLIENT,
-    FIRST_ENDPOINT, Family, PAYMENT, Pair, SHOP,
+    CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX, EDGE_DX_MAC, FIRST_CLIENT,
+    FIRST_ENDPOINT, Family, PAYMENT, Pair, SECOND_DIRECT_CONNECT_MAC, SECOND_DX_DEVICE, SECOND_EDGE_DX_MAC, SHOP,
 };
 
 /// Client traffic.
@@ -36,106 +41,6 @@ const RENAMED: u16 = 8443;
 const LENGTH: usize = 128;
 /// Flows where there are many.
 pub(super) const MANY: u32 = 1 << 16;
-
-/// How many prefixes of each family a policy has, in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Size {
-    /// Three destinations and a source.
-    Four,
-    /// Twelve and four: as many as are matched inline.
-    Sixteen,
-    /// A thousand, matched through maps.
-    Thousand,
-}
-
-impl Size {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Four => "4",
-            Self::Sixteen => "16",
-            Self::Thousand => "1000",
-        }
-    }
-
-    /// Prefixes more than [`Self::Four`] has: payment's and the news' destinations, payment's sources.
-    const fn more(self) -> (u32, u32, u32) {
-        match self {
-            Self::Four => (0, 0, 0),
-            Self::Sixteen => (4, 5, 3),
-            Self::Thousand => (400, 590, 6),
-        }
-    }
-
-    /// Payment by address and by source, a shop that is moved by `dnat`, news that are moved by `nexthop`.
-    fn config(self) -> String {
-        let (payment, news, cards) = self.more();
-        let hosts = |net: u32, count: u32| {
-            let address = |n: u32| format!(", \"10.{net}.{}.{}\", \"fd00:{net}::{:x}\"", n / 250, n % 250 + 1, n + 1);
-            (0..count).map(address).collect::<String>()
-        };
-        let cards: String = (0..cards).map(|n| format!(", \"10.102.{n}.0/24\", \"fd00:102:{n:x}::/48\"")).collect();
-        format!(
-            r#"
-version = 1
-edge = {{ name = "edge-a1", client = ["client0"], seed = "bench", mode = "active" }}
-
-[[link]]
-name = "dx-1"
-device = "dx0"
-next_hop = "10.64.0.1"
-mtu = 1500
-
-[class.payment]
-keep = true
-match = [
-  {{ dst = ["203.0.113.10", "2001:db8:113::10"{}], proto = "tcp", ports = [443, "8440-8449"] }},
-  {{ src = ["192.0.2.128/25", "2001:db8:ca::/48"{cards}] }},
-]
-
-[class.promo]
-match = [{{ dst = ["203.0.113.20", "2001:db8:113::20"], proto = "tcp", ports = [80, 443] }}]
-affinity = "flow"
-slots = 4096
-when_full = "local"
-local = {{ capacity = "1k flows/s" }}
-
-[[class.promo.tier]]
-name = "reserved"
-mode = "dnat"
-endpoints = ["10.20.0.10", "fd00:20::10"]
-ports = {{ 80 = 8080, 443 = 8443 }}
-links = ["dx-1"]
-capacity = "1k flows/s"
-
-[class.news]
-match = [{{ dst = ["203.0.113.30", "2001:db8:113::30"{}], proto = "tcp", ports = [443] }}]
-affinity = "flow"
-slots = 4096
-when_full = "local"
-local = {{ capacity = "1k flows/s" }}
-
-[[class.news.tier]]
-name = "flat"
-mode = "nexthop"
-links = ["dx-1"]
-capacity = "1k flows/s"
-"#,
-            hosts(100, payment),
-            hosts(101, news),
-        )
-    }
-}
-
-/// The policies: number of prefixes, and configuration.
-#[must_use]
-pub fn policies() -> [(&'static str, String); 3] {
-    [Size::Four, Size::Sixteen, Size::Thousand].map(|size| (size.name(), size.config()))
-}
-
-/// The policy of what goes over a wire.
-pub(super) fn small_policy() -> String {
-    Size::Four.config()
-}
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +90,9 @@ pub struct Case {
     /// How it varies.
     pub shape: Shape,
     /// Net nanoseconds it may cost.
-    pub budget: f64,
+    pub budget: Option<f64>,
+    /// Whether it is for the sentinel, on the frame's way out of the entry's device.
+    pub sentinel: bool,
     /// Whether flows leave something behind at their first packet that makes their second another case.
     pub settles: bool,
     prepare: Prepare,
@@ -213,117 +120,227 @@ impl Table {
     /// When a bed cannot be made.
     pub fn new(only: &str) -> Result<Self> {
         let mut table = Self { beds: Vec::new(), cases: Vec::new() };
-        for size in [Size::Four, Size::Sixteen, Size::Thousand] {
-            let mut bed = Bed::new(&size.config()).with_context(|| format!("{} prefixes", size.name()))?;
-            bed.reach(&[CLIENT_DEVICE, DX_DEVICE])?;
+        for (size, all) in [(Four, false), (Sixteen, false), (Four, true), (Sixteen, true), (Thousand, false)] {
+            let mut bed = Bed::new(&size.config(all)).with_context(|| format!("{} prefixes", size.name()))?;
             // The clients' gateway, with a neighbour entry.
             let Pair { v4, v6 } = FIRST_CLIENT;
             bed.edge().ip(&format!(
                 "route add {}/16 via {v4}\nroute add {}/112 via {v6} dev {CLIENT_DEVICE}",
                 CLIENTS.v4, CLIENTS.v6
             ))?;
-            let before = table.cases.len();
+            let mut cases = Vec::new();
             for family in Family::ALL {
                 for flows in [1, MANY] {
-                    table.policy(&bed, size, family, flows);
+                    let mut rows =
+                        Rows { bed: &mut bed, size, family, flows, number: table.beds.len(), cases: &mut cases };
+                    if all {
+                        rows.modes()?;
+                    } else {
+                        rows.plain();
+                    }
                 }
             }
-            let kept = table.cases.split_off(before).into_iter().filter(|case| case.name.contains(only));
-            table.cases.extend(kept);
-            if table.cases.len() > before {
+            bed.reach(&[CLIENT_DEVICE, DX_DEVICE, SECOND_DX_DEVICE])?;
+            cases.retain(|case| case.name.contains(only));
+            if !cases.is_empty() {
+                table.cases.append(&mut cases);
                 table.beds.push(bed);
             }
         }
         Ok(table)
     }
+}
 
-    /// The cases of a policy, a family and a number of flows.
-    fn policy(&mut self, bed: &Bed, size: Size, family: Family, flows: u32) {
-        let number = self.beds.len();
-        let cases = &mut self.cases;
-        let mut add = |what: &str, entry: Entry, side, row: Row, budget: f64, prepare: Prepare| {
-            // The design: 3 more over 64 k flows, and 1.3 times as much in IPv6.
-            let many = if flows > 1 && what != "pin-hit" { 3.0 } else { 0.0 };
-            cases.push(Case {
-                name: format!(
-                    "{what}/{}/{}/{}",
-                    size.name(),
-                    if family == Family::V4 { "v4" } else { "v6" },
-                    if flows > 1 { "64k" } else { "1" }
-                ),
-                bed: number,
-                entry,
-                shape: Shape { frame: row.frame.clone(), flows, side },
-                row,
-                budget: (budget + many) * if family == Family::V4 { 1.0 } else { 1.3 },
-                settles: what == "pin-hit",
-                prepare,
-            });
-        };
-        // Budgets of four, sixteen and a thousand prefixes.
-        let budget = |four, sixteen, thousand| match size {
-            Size::Four => four,
-            Size::Sixteen => sixteen,
-            Size::Thousand => thousand,
-        };
-        let client = SocketAddr::new(CLIENTS.of(family), 40_000);
-        let at = |address: Pair, port| SocketAddr::new(address.of(family), port);
-        let none = || -> Prepare { Box::new(|_| {}) };
-        let fill = |class: &'static str, slot| -> Prepare { Box::new(move |bed| bed.fill(class, slot)) };
+/// The cases of a policy, a family and a number of flows, in the making.
+struct Rows<'a> {
+    bed: &'a mut Bed,
+    size: Size,
+    family: Family,
+    flows: u32,
+    /// Number of the bed.
+    number: usize,
+    cases: &'a mut Vec<Case>,
+}
 
-        let packet = arriving(Frame::tcp(client, at(OTHER, 443), flag::ACK));
+impl Rows<'_> {
+    /// Adds a case. Over many flows it may cost 3 more, and in IPv6 1.3 times as much.
+    fn add(&mut self, what: &str, (entry, side): (Entry, Side), row: Row, budget: Option<f64>, prepare: Prepare) {
+        let many = if self.flows > 1 && what != "pin-hit" { 3.0 } else { 0.0 };
+        let (family, times) = if self.family == Family::V4 { ("v4", 1.0) } else { ("v6", 1.3) };
+        let flows = if self.flows > 1 { "64k" } else { "1" };
+        self.cases.push(Case {
+            name: format!("{what}/{}/{family}/{flows}", self.size.name()),
+            bed: self.number,
+            entry,
+            shape: Shape { frame: row.frame.clone(), flows: self.flows, side },
+            row,
+            budget: budget.map(|budget| (budget + many) * times),
+            sentinel: what == "sentinel",
+            settles: what == "pin-hit",
+            prepare,
+        });
+    }
+
+    /// The budget of four, sixteen and a thousand prefixes.
+    const fn budget(&self, four: f64, sixteen: f64, thousand: f64) -> Option<f64> {
+        Some(match self.size {
+            Four => four,
+            Sixteen => sixteen,
+            Thousand => thousand,
+        })
+    }
+
+    const fn client(&self) -> SocketAddr {
+        SocketAddr::new(CLIENTS.of(self.family), 40_000)
+    }
+
+    const fn at(&self, address: Pair, port: u16) -> SocketAddr {
+        SocketAddr::new(address.of(self.family), port)
+    }
+
+    /// A client's packet to the shop.
+    fn shopping(&self, flags: u8) -> Frame {
+        let packet = Frame::tcp(self.client(), self.at(SHOP.address, 443), flags);
+        // Whoever opens a connection says how large its segments may be; what fits every link stays as it is.
+        if flags & flag::SYN == 0 { packet } else { packet.mss(if self.family == Family::V4 { 1460 } else { 1440 }) }
+    }
+
+    /// What a tier's packets are counted under, and what puts all of the shop's there.
+    fn leg(&self, tier: &str, endpoint: u8, link: &str) -> (Leg, Prepare) {
+        let address = FIRST_ENDPOINT.plus(endpoint).of(self.family);
+        let id = self.bed.endpoint(&format!("promo/{tier}/{address}"));
+        let leg = Leg { class: self.bed.class("promo"), endpoint: Some(id), link: Some(self.bed.link(link)) };
+        (leg, fill("promo", Slot::stable(id)))
+    }
+
+    /// The cases of a policy with `dnat` and `nexthop`.
+    fn plain(&mut self) {
+        let promo = self.bed.class("promo");
+        let client = self.client();
+        let packet = arriving(Frame::tcp(client, self.at(OTHER, 443), flag::ACK));
         let row = Row::passes("not ours", packet, 0, Reason::NoMatch);
-        add("not-ours", FROM_CLIENT, Side::Source, row, budget(9.0, 15.0, 50.0), none());
+        self.add("not-ours", IN, row, self.budget(9.0, 15.0, 50.0), none());
 
-        let promo = bed.class("promo");
-        let endpoint = bed.endpoint(&format!("promo/reserved/{}", FIRST_ENDPOINT.of(family)));
-        let leg = Leg { class: promo, endpoint: Some(endpoint), link: Some(bed.link("dx-1")) };
-        let dnat = |flags| {
-            let packet = arriving(Frame::tcp(client, at(SHOP.address, 443), flags));
-            let out = leaving(Frame::tcp(client, at(FIRST_ENDPOINT, RENAMED), flags));
-            Row::leaves("dnat", packet, DX_DEVICE, leg, out)
+        let (leg, shifted) = self.leg("reserved", 0, "dx-1");
+        let dnat = |rows: &Self, flags| {
+            let mut out = Frame::tcp(client, rows.at(FIRST_ENDPOINT, RENAMED), flags);
+            if flags & flag::SYN != 0 {
+                out = out.mss(if rows.family == Family::V4 { 1460 } else { 1440 });
+            }
+            Row::leaves("dnat", arriving(rows.shopping(flags)), DX_DEVICE, leg, leaving(out))
         };
-        let shifted = || fill("promo", Slot::stable(endpoint));
-        add("dnat", FROM_CLIENT, Side::Source, dnat(flag::ACK), budget(30.0, 36.0, 90.0), shifted());
-        if size == Size::Thousand {
+        self.add("dnat", IN, dnat(self, flag::ACK), self.budget(30.0, 36.0, 90.0), shifted);
+        if self.size == Thousand {
             return;
         }
 
-        let packet = arriving(Frame::tcp(client, at(PAYMENT.address, 443), flag::ACK));
-        let row = Row::passes("payment", packet, bed.class("payment"), Reason::Keep);
-        add("payment", FROM_CLIENT, Side::Source, row, budget(12.0, 20.0, 0.0), none());
+        let packet = arriving(Frame::tcp(client, self.at(PAYMENT.address, 443), flag::ACK));
+        let row = Row::passes("payment", packet, self.bed.class("payment"), Reason::Keep);
+        self.add("payment", IN, row, self.budget(12.0, 20.0, 0.0), none());
 
-        let local = |flags| {
-            let packet = arriving(Frame::tcp(client, at(SHOP.address, 443), flags));
-            Row::passes("local", packet, promo, Reason::Local)
-        };
         let stays = || fill("promo", Slot::stable(LOCAL));
-        add("local", FROM_CLIENT, Side::Source, local(flag::ACK), budget(14.0, 22.0, 0.0), stays());
+        let local = |rows: &Self, flags| Row::passes("local", arriving(rows.shopping(flags)), promo, Reason::Local);
+        self.add("local", IN, local(self, flag::ACK), self.budget(14.0, 22.0, 0.0), stays());
 
-        let flat = bed.endpoint("news/flat");
-        let packet = || Frame::tcp(client, at(NEWS, 443), flag::ACK);
-        let leg = Leg { class: bed.class("news"), endpoint: Some(flat), link: Some(bed.link("dx-1")) };
-        let row = Row::leaves("nexthop", arriving(packet()), DX_DEVICE, leg, leaving(packet()));
-        add("nexthop", FROM_CLIENT, Side::Source, row, budget(28.0, 34.0, 0.0), fill("news", Slot::stable(flat)));
+        let flat = self.bed.endpoint("news/flat");
+        let packet = Frame::tcp(client, self.at(NEWS, 443), flag::ACK);
+        let way = Leg { class: self.bed.class("news"), endpoint: Some(flat), link: Some(self.bed.link("dx-1")) };
+        let row = Row::leaves("nexthop", arriving(packet.clone()), DX_DEVICE, way, leaving(packet));
+        self.add("nexthop", IN, row, self.budget(28.0, 34.0, 0.0), fill("news", Slot::stable(flat)));
 
         // An opener may cost 20 more.
-        add("opener-dnat", FROM_CLIENT, Side::Source, dnat(flag::SYN).opens(), budget(50.0, 56.0, 0.0), shifted());
-        add("opener-local", FROM_CLIENT, Side::Source, local(flag::SYN).opens(), budget(34.0, 42.0, 0.0), stays());
-
-        if size == Size::Sixteen {
+        let (_, shifted) = self.leg("reserved", 0, "dx-1");
+        self.add("opener-dnat", IN, dnat(self, flag::SYN).opens(), self.budget(50.0, 56.0, 0.0), shifted);
+        self.add("opener-local", IN, local(self, flag::SYN).opens(), self.budget(34.0, 42.0, 0.0), stays());
+        if self.size == Sixteen {
             return;
         }
-        let moving = Slot::new(endpoint, endpoint, State::Transition, 1);
-        let pinned = dnat(flag::ACK).notes(promo, Note::PinHit);
-        let allowed = if flows > 1 { 90.0 } else { 60.0 };
-        add("pin-hit", FROM_CLIENT, Side::Source, pinned, allowed, fill("promo", moving));
 
-        let leg = Leg { class: promo, endpoint: Some(endpoint), link: Some(bed.link("dx-1")) };
-        let packet = replying(Frame::tcp(at(FIRST_ENDPOINT, RENAMED), client, flag::ACK));
-        let out = homeward(Frame::tcp(at(SHOP.address, 443), client, flag::ACK));
-        let row = Row::returns("return", packet, CLIENT_DEVICE, leg, out);
-        add("return-fib", FROM_DX, Side::Destination, row, 125.0, none());
+        let endpoint = leg.endpoint.unwrap_or(LOCAL);
+        let moving = fill("promo", Slot::new(endpoint, endpoint, State::Transition, 1));
+        let allowed = if self.flows > 1 { 90.0 } else { 60.0 };
+        self.add("pin-hit", IN, dnat(self, flag::ACK).notes(promo, Note::PinHit), Some(allowed), moving);
+
+        let packet = replying(Frame::tcp(self.at(FIRST_ENDPOINT, RENAMED), client, flag::ACK));
+        let out = homeward(Frame::tcp(self.at(SHOP.address, 443), client, flag::ACK));
+        let row = || Row::returns("return", packet.clone(), CLIENT_DEVICE, leg, out.clone());
+        let family = if self.family == Family::V4 { 4 } else { 6 };
+        let gateway = self.gateway();
+        self.add("return-fib", BACK, row(), Some(125.0), Box::new(move |bed| bed.maps().set_gateway(family, None)));
+        let cached: Prepare = Box::new(move |bed| bed.maps().set_gateway(family, Some(&gateway)));
+        self.add("return", BACK, row(), Some(35.0), cached);
+
+        // What burst sends, on its way out. The sentinel counts nothing of what may leave.
+        let frame = leaving(Frame::tcp(client, self.at(FIRST_ENDPOINT, RENAMED), flag::ACK));
+        let mut row = Row::passes("sentinel", frame, 0, Reason::NoMatch);
+        row.moved.clear();
+        self.add("sentinel", (FROM_DX, Side::Source), row, None, none());
     }
+
+    /// The clients' gateway, with two nets that are not behind it.
+    fn gateway(&self) -> Gateway {
+        let nets = match self.family {
+            Family::V4 => [("203.0.113.0", "255.255.255.0"), ("198.51.100.0", "255.255.255.0")],
+            Family::V6 => [("2001:db8:113::", "ffff:ffff:ffff:ffff::"), ("2001:db8:51::", "ffff:ffff:ffff:ffff::")],
+        };
+        let address = |text: &str| wide(text.parse().expect("an address"));
+        let mut gateway = Gateway {
+            macs: Link::macs(CLIENT_MAC, EDGE_CLIENT_MAC),
+            ifindex: self.bed.ifindex(CLIENT_DEVICE),
+            mtu: 1500,
+            exceptions: 2,
+            ..Gateway::zeroed()
+        };
+        for (row, (addr, mask)) in gateway.except.iter_mut().zip(nets) {
+            *row = Except { addr: address(addr), mask: address(mask) };
+        }
+        gateway
+    }
+
+    /// The cases of the other modes, and of a link on a VLAN.
+    fn modes(&mut self) -> Result<()> {
+        let frame = arriving(self.shopping(flag::ACK));
+        let inner = leaving(self.shopping(flag::ACK));
+        let edge = EDGE_DX.of(self.family);
+        for (mode, number) in [("gue", 2), ("ipip", 3)] {
+            let endpoint = FIRST_ENDPOINT.plus(number).of(self.family);
+            let (leg, shifted) = self.leg(mode, number, "dx-1");
+            let outer = if mode == "gue" {
+                // The source port is anything that the flow's packets have in common.
+                shifted(self.bed);
+                let sent = self.bed.run(FROM_CLIENT, &frame, &[DX_DEVICE])?.frame;
+                let at = if self.family == Family::V4 { 34 } else { 54 };
+                let port = u16::from_be_bytes([sent[at], sent[at + 1]]);
+                tunnel::gue(SocketAddr::new(edge, port), endpoint, &inner)
+            } else {
+                tunnel::ipip(edge, endpoint, &inner)
+            };
+            let out = outer.ttl(64).macs(EDGE_DX_MAC, DIRECT_CONNECT_MAC).build();
+            let row = Row::leaves(mode, frame.clone(), DX_DEVICE, leg, out);
+            self.add(mode, IN, row, self.budget(42.0, 48.0, 0.0), shifted);
+        }
+        let (leg, shifted) = self.leg("tagged", 4, "dx-2");
+        let out = Frame::tcp(self.client(), self.at(FIRST_ENDPOINT.plus(4), RENAMED), flag::ACK);
+        let out = filled(out.macs(SECOND_EDGE_DX_MAC, SECOND_DIRECT_CONNECT_MAC).ttl(63));
+        let tag = [0x81, 0x00, 0x00, 101];
+        let out = [&out[..12], &tag, &out[12..]].concat();
+        let row = Row::leaves("tagged", frame, SECOND_DX_DEVICE, leg, out);
+        self.add("dnat-vlan", IN, row, None, shifted);
+        Ok(())
+    }
+}
+
+/// Client traffic, many clients.
+const IN: (Entry, Side) = (FROM_CLIENT, Side::Source);
+/// Replies to many clients.
+const BACK: (Entry, Side) = (FROM_DX, Side::Destination);
+
+fn none() -> Prepare {
+    Box::new(|_| {})
+}
+
+fn fill(class: &'static str, slot: Slot) -> Prepare {
+    Box::new(move |bed| bed.fill(class, slot))
 }
 
 /// Fills a frame up to the length that all have.

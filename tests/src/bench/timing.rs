@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
 use burst_common::counter::Counter;
+use burst_common::policy::DeviceLink;
 use burst_tests_ebpf::Replay;
 use bytemuck::Zeroable as _;
 
@@ -16,6 +17,7 @@ use super::statistics::{Shuffle, Spread};
 use super::{SEED, Settings};
 use crate::golden::Bed;
 use crate::golden::counters::Moved;
+use crate::golden::sentinel::Post;
 use crate::netns::Namespace;
 
 /// Runs of one measurement over one flow; over many, each flow has one.
@@ -168,8 +170,12 @@ impl<'a> Baselines<'a> {
 /// Puts a case's program behind `replay`, and checks its first packet byte by byte.
 fn of_case(file: &[u8], number: usize, case: &Case, bed: &mut Bed, baselines: &mut Baselines<'_>) -> Result<Probe> {
     let context = bed.context(case.entry, case.shape.frame.len())?;
-    let program = bed.instance(case.entry)?.program();
-    let next = program.fd()?.try_clone()?;
+    let next = if case.sentinel {
+        let links = [DeviceLink { vlan: 0, link: case.entry.link }];
+        bed.sentinel(&Post { device: case.entry.device, links: &links, enforce: false, shadow: false })?.probe()?
+    } else {
+        bed.instance(case.entry)?.program().fd()?.try_clone()?
+    };
     let place = format!("{} {}", case.bed, case.entry.device);
     let baseline = baselines.get("nothing", &place, &case.shape, &context)?;
     let mut subject = Replayed::new(file, &case.shape, &next, context)?;
@@ -182,7 +188,7 @@ fn of_case(file: &[u8], number: usize, case: &Case, bed: &mut Bed, baselines: &m
     let before = bed.counters().read();
     let run = subject.run(1)?;
     bed.judge(&case.row, &run.outcome, &before);
-    let budget = Some(case.budget);
+    let budget = case.budget;
     Ok(Probe::new(case.name.clone(), budget, Held::Case(number), (subject, baseline), &case.shape))
 }
 

@@ -17,7 +17,8 @@ use burst_common::slot::Slot;
 use burst_tests_ebpf::Replay;
 use bytemuck::Zeroable as _;
 
-use super::cases::{self, FROM_CLIENT, MANY, To};
+use super::cases::{FROM_CLIENT, MANY, To};
+use super::policies::small_policy;
 use super::replay::{Replayed, Shape, Side, context, object, program};
 use super::report::Line;
 use super::statistics::{Shuffle, Spread};
@@ -107,7 +108,7 @@ fn arrived(ebpf: &Ebpf) -> Result<u64> {
 
 impl World {
     fn new(file: &[u8], routing: Routing) -> Result<Self> {
-        let mut bed = Bed::new(&cases::small_policy())?;
+        let mut bed = Bed::new(&small_policy())?;
         bed.reach(&[CLIENT_DEVICE, DX_DEVICE])?;
         let next = DIRECT_CONNECT.v4;
         bed.neighbour(next.into(), DX_DEVICE, DIRECT_CONNECT_MAC)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burst_common::policy::{ROLE_CLIENT, ROLE_LINK};
-use burst_tests::bench::cases::policies;
+use burst_tests::bench::policies::policies;
 use burst_tests::golden::{Bed, Entry};
 use burst_tests::topology::{CLIENT_DEVICE, DX_DEVICE};
 

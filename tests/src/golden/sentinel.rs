@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::programs::{ProgramError, ProgramFd, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use burst::kernel::{self, Instance, Told};
 use burst::object;
 use burst_common::counter::Counter;
@@ -221,6 +221,15 @@ impl Sentinel {
     /// The loaded instance, for its programs.
     pub fn instance(&mut self) -> &mut Instance {
         &mut self.instance
+    }
+
+    /// The program that may be run by hand.
+    ///
+    /// # Errors
+    /// When its descriptor cannot be had.
+    pub fn probe(&mut self) -> Result<ProgramFd> {
+        let program: &mut Xdp = program(&mut self.instance, Gate::Xdp.program())?.try_into()?;
+        Ok(program.fd()?.try_clone()?)
     }
 
     /// Runs a frame through a program, on behalf of its device; in the namespace of that device.
