@@ -3,14 +3,17 @@
 //! Works on words in network byte order as native loads yield them: the one's complement sum does not depend on
 //! byte order (RFC 1071, section 2 (B)).
 
-/// The checksum of words that add up to `sum`: 16-bit words, or 32-bit words as two of them each (RFC 1071, section 2 (C)).
+/// The checksum of words that add up to `sum`, which is below 2⁴⁸: 16-bit words, or 32-bit words as two of them each (RFC 1071,
+/// section 2 (C)).
+///
+/// Three folds are enough. The first leaves at most 2³² + 2¹⁶ − 2; the second at most 2¹⁷ − 2, because what is above 2³² has no more
+/// than 16 bits set below; the third at most 2¹⁶ − 1.
 #[inline(always)]
 #[must_use]
 pub const fn fold(mut sum: u64) -> u16 {
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum as u32 as u64) + (sum >> 32);
+    let mut sum = (sum as u16 as u32) + (sum >> 16) as u32;
+    sum = (sum as u16 as u32) + (sum >> 16);
     !(sum as u16)
 }
 

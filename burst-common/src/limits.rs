@@ -18,6 +18,8 @@ pub const DEVICE_LINKS: usize = 16;
 pub const GATEWAY_EXCEPTIONS: usize = 8;
 /// VLAN devices that replies may leave by.
 pub const MAX_VLANS: usize = 256;
+/// Program instances: one per device, twice while they are replaced.
+pub const MAX_INSTANCES: usize = 512;
 /// Bytes of the ring of events, a power of two and a multiple of the page size.
 pub const EVENT_BYTES: usize = 1 << 18;
 /// Links an endpoint spreads its flows over.

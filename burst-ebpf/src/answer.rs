@@ -4,7 +4,6 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_tail};
-use aya_ebpf::programs::XdpContext;
 use burst_common::checksum::fold;
 use burst_common::reason::Reason;
 
@@ -68,7 +67,7 @@ fn may_answer() -> bool {
 /// Cuts the frame behind the quote, and makes room for the answer's headers in front of it.
 #[inline(always)]
 fn shape(ctx: *mut xdp_md, l3: u32, ip_len: u32, quote: usize, headers: usize) -> Option<Packet> {
-    let whole = Packet::new(&XdpContext::new(ctx)).full_len();
+    let whole = Packet::of(ctx).full_len();
     let end = l3 + quote as u32;
     if ip_len < quote as u32 || whole < end {
         return None;
@@ -77,7 +76,7 @@ fn shape(ctx: *mut xdp_md, l3: u32, ip_len: u32, quote: usize, headers: usize) -
     if whole > end && unsafe { bpf_xdp_adjust_tail(ctx, -((whole - end) as i32)) } != 0 {
         return None;
     }
-    Packet::new(&XdpContext::new(ctx)).grow(headers as i32)
+    Packet::of(ctx).grow(headers as i32)
 }
 
 /// Moves the Ethernet header (tags included) to the new front, with the addresses swapped: the answer goes back.

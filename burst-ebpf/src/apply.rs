@@ -98,14 +98,11 @@ pub fn rename<A: Family>(packet: &Packet, frame: &Frame<A>, changed: &Changed<A>
 #[inline(always)]
 fn decrement<A: Family>(packet: &Packet, frame: &Frame<A>) -> Option<Delta> {
     if A::FAMILY == 4 {
-        let ttl = packet.at::<u16>(frame.l3 + 8)?;
-        // SAFETY: `at` checked the half word of TTL and protocol (RFC 791, section 3.1).
-        unsafe {
-            let old = *ttl;
-            let new = u16::from_ne_bytes([frame.ttl - 1, old.to_ne_bytes()[1]]);
-            *ttl = new;
-            Some(Delta::NONE.word(old, new))
-        }
+        let ttl = packet.at::<[u8; 2]>(frame.l3 + 8)?;
+        // SAFETY: `at` checked both bytes: TTL, and protocol (RFC 791, section 3.1).
+        unsafe { (*ttl)[0] = frame.ttl - 1 };
+        // The half word of both is less by one in its first byte, whatever it was.
+        Some(Delta::NONE.word(0x0100u16.to_be(), 0))
     } else {
         let limit = packet.at::<[u8; 2]>(frame.l3 + 6)?;
         // SAFETY: `at` checked both bytes: next header, and hop limit (RFC 8200, section 3).

@@ -88,7 +88,12 @@ fn port_rules<A>(policy: &Policy, flow: &Flow<A>) -> Rules {
 #[inline(always)]
 pub fn classify<A: Family>(policy: &Policy, flow: &Flow<A>) -> Option<Matched> {
     // Most packets of an edge host go elsewhere: the destination is asked first.
-    let mut rules = flow.dst.destination(policy);
+    among(policy, flow.dst.destination(policy), flow)
+}
+
+/// The rule that decides over a flow, among those that its destination satisfies.
+#[inline(always)]
+pub fn among<A: Family>(policy: &Policy, mut rules: Rules, flow: &Flow<A>) -> Option<Matched> {
     if rules == 0 {
         return None;
     }

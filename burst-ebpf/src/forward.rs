@@ -89,7 +89,7 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
 
 /// The mode in which an endpoint takes packets of a family. What the policy does not use is dead code in its instance.
 #[inline(always)]
-fn mode<A: Guarded>(policy: &Policy, endpoint: &Endpoint) -> Result<u8, Reason> {
+pub fn mode<A: Guarded>(policy: &Policy, endpoint: &Endpoint) -> Result<u8, Reason> {
     let modes = constant(&policy.modes);
     let used = |mode: u8| modes & 1 << mode != 0 && endpoint.mode == mode;
     if used(MODE_DNAT) {
@@ -123,10 +123,6 @@ fn send<A: Guarded>(packet: &Packet, frame: &Frame<A>, way: &Way<'_>) -> Result<
         return Err(Reason::NoLink);
     }
     leave::to_link(packet, frame, way.ifindex)?;
-    if frame.usual && way.link.vlan == 0 && !grows {
-        write(packet, frame, way.endpoint, way.mode).ok_or(Reason::Truncated)?;
-        return apply::macs(packet, &way.link.macs).ok_or(Reason::Truncated);
-    }
     let ids = u32::from(way.id) | u32::from(way.link_id) << 16;
     match wrap::<A>(packet.context().ctx, frame.offsets().word(), ids, (way.hash >> 16) as u32) {
         0 => Ok(()),
@@ -152,8 +148,8 @@ fn renamed<A: Guarded>(ctx: *mut xdp_md, offsets: u32, id: u32) -> u32 {
 }
 
 subprograms! {
-    /// Sends a packet that is no usual one, or whose head moves: into a tunnel, to or from a VLAN. 0 when it is done. `ids` are the
-    /// endpoint's, and above it the link's.
+    /// Rewrites a packet, whatever its headers are and wherever it goes: into a tunnel, to or from a VLAN. 0 when it is done. `ids`
+    /// are the endpoint's, and above it the link's.
     wrap = wrap4, wrap6: wrapped(offsets, ids, entropy)
 }
 
@@ -177,14 +173,14 @@ fn try_wrap<A: Guarded>(packet: &Packet, offsets: Offsets, ids: u32, entropy: u3
     if mode == MODE_GUE || mode == MODE_IPIP {
         family = endpoint.family;
         let inner = Inner { family: A::FAMILY, tos: frame.tos, len: frame.ip_len };
-        outer::write(&grown, ETH + tag, &inner, endpoint, link, entropy)?;
+        outer::write(&grown, ETH + tag, &inner, (mode, family), (endpoint, link), entropy)?;
     }
     apply::ethernet(&grown, &link.macs, link.vlan, family)
 }
 
 /// Writes what changes from the IP header on.
 #[inline(always)]
-fn write<A: Guarded>(packet: &Packet, frame: &Frame<A>, endpoint: &Endpoint, mode: u8) -> Option<()> {
+pub fn write<A: Guarded>(packet: &Packet, frame: &Frame<A>, endpoint: &Endpoint, mode: u8) -> Option<()> {
     if mode == MODE_DNAT {
         apply::hop_as(packet, frame, &rewrite::outward(&frame.flow, endpoint))?;
     } else {

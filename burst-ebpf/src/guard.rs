@@ -59,8 +59,12 @@ fn ports(proto: u8, port: u16) -> Rules {
 #[inline(always)]
 pub fn keeps<A: Guarded>(flow: &Flow<A>) -> bool {
     // Port first: it is the cheapest.
-    let rules = ports(flow.proto, flow.dst_port);
-    rules != 0 && rules & flow.dst.guard_destination().0 & flow.src.guard_source() != 0
+    let mut rules = ports(flow.proto, flow.dst_port);
+    if rules == 0 {
+        return false;
+    }
+    rules &= flow.dst.guard_destination().0;
+    rules != 0 && rules & flow.src.guard_source() != 0
 }
 
 /// Whether a packet of this flow, on its way to a client, speaks to a destination and port that a keep rule names,

@@ -106,15 +106,16 @@ fn asked<A: Guarded>(ctx: *mut xdp_md, offsets: u32, row: u32) -> u32 {
         Some(row) => (row.service, row.service_port),
         None => (flow.src.wide(), flow.src_port),
     };
-    let mut fib = core::mem::MaybeUninit::<FibLookup>::uninit();
-    let fib = fib.as_mut_ptr();
+    let mut words = core::mem::MaybeUninit::<[u64; WORDS]>::uninit();
+    let fib = words.as_mut_ptr();
     // Word by word: `zeroed` would be a call that writes byte by byte.
     for word in 0..WORDS {
         // SAFETY: the structure has so many words.
         unsafe { core::ptr::write_volatile(fib.cast::<u64>().add(word), 0) };
     }
-    // SAFETY: all-zero is a valid value of this plain C structure, which is live until the end of this function.
-    let fib = unsafe { &mut *fib };
+    // SAFETY: it has this size, and no greater alignment; all-zero is a valid value of this plain C structure, which is live until
+    // the end of this function.
+    let fib = unsafe { &mut *fib.cast::<FibLookup>() };
     fib.family = if A::FAMILY == 4 { AF_INET } else { AF_INET6 };
     fib.l4_protocol = flow.proto;
     fib.sport = src_port;

@@ -18,6 +18,12 @@ pub fn to_link<A: Guarded>(packet: &Packet, frame: &Frame<A>, ifindex: u32) -> R
     if maps::redirect(ifindex) { Ok(()) } else { Err(Reason::NoLink) }
 }
 
+/// The same without a word: where it may not leave, `None`, and the way step by step says why.
+#[inline(always)]
+pub fn to_link_if_free<A: Guarded>(frame: &Frame<A>, ifindex: u32) -> Option<()> {
+    (!guard::keeps(&frame.flow) && maps::redirect(ifindex)).then_some(())
+}
+
 /// The guard alone, for a packet that the kernel sends on.
 #[inline(always)]
 pub fn may_leave<A: Guarded>(packet: &Packet, frame: &Frame<A>) -> Result<(), Reason> {

@@ -49,6 +49,8 @@ mod reply;
 #[cfg(target_arch = "bpf")]
 mod tunnel;
 #[cfg(target_arch = "bpf")]
+mod usual;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod report;
@@ -75,7 +77,8 @@ mod program {
     use crate::guard::Guarded;
     use crate::packet::Packet;
     use crate::parse::{self, Frame, Kind, Usual, full};
-    use crate::{forward, maps, reply, report, tunnel};
+    use crate::usual::home::Step;
+    use crate::{forward, maps, reply, report, tunnel, usual};
 
     /// Entry for client and link devices; what the device is, the instance knows from its policy.
     #[xdp(frags)]
@@ -92,49 +95,66 @@ mod program {
         judge::<true>(&ctx)
     }
 
+    /// What is not decided there: from the start, step by step. A program of its own, with a stack of its own, to which `burst`
+    /// jumps.
+    #[xdp(frags)]
+    #[inline(always)]
+    pub fn burst_steps(ctx: XdpContext) -> u32 {
+        unusual::<false>(ctx.ctx)
+    }
+
+    /// The same, and it reports.
+    #[xdp(frags)]
+    #[inline(always)]
+    pub fn burst_steps_reporting(ctx: XdpContext) -> u32 {
+        unusual::<true>(ctx.ctx)
+    }
+
     #[inline(always)]
     fn judge<const REPORT: bool>(ctx: &XdpContext) -> u32 {
-        let packet = Packet::new(ctx);
-        let ctx = ctx.ctx;
-        let action = match parse::kind(&packet) {
-            Kind::V4 => usual::<REPORT, Addr4>(ctx),
-            Kind::V6 => usual::<REPORT, Addr6>(ctx),
-            Kind::Other => NEXT,
+        let action = match parse::kind(&Packet::of(ctx.ctx)) {
+            Kind::V4(packet) => usual::<REPORT, Addr4>(&packet),
+            Kind::V6(packet) => usual::<REPORT, Addr6>(&packet),
+            Kind::Other => None,
         };
-        if action == NEXT { unusual::<REPORT>(ctx) } else { action }
+        match action {
+            Some(action) => action,
+            None => {
+                maps::go_on(ctx);
+                // There is no such program: the instance is not whole.
+                unread::<REPORT>(ctx.ctx, Reason::Unready.number() as u32 + 1)
+            }
+        }
     }
 
     /// What a subprogram returns of a packet that it neither touched nor counted: no XDP action.
     const NEXT: u32 = u32::MAX;
 
-    /// A usual frame, if it is one: a reply from the cloud if the device carries an untagged link and the source says so, else a
-    /// packet from a client.
-    ///
-    /// Each direction, family and kind of frame is a subprogram of its own: none needs the stack of another, of which there
-    /// are 512 bytes in all.
+    /// A usual frame: a reply from the cloud if the device carries an untagged link and the source says so, else a packet from a
+    /// client. `None`: it is neither touched nor counted.
     #[inline(always)]
-    fn usual<const REPORT: bool, A: Usual>(ctx: *mut xdp_md) -> u32 {
+    fn usual<const REPORT: bool, A: Usual>(packet: &Packet) -> Option<u32> {
+        let checked = A::check(packet)?;
+        if REPORT {
+            report::flow(&A::frame(packet, &checked)?.flow);
+        }
+        let act = |account: &Account, reason: Reason| {
+            if REPORT {
+                report::verdict::<A>(&packet.context(), account, reason);
+            }
+            conclude(account, reason)
+        };
         if let Some(link) = maps::policy().link(0) {
-            let action = usual_home::<REPORT, A>(ctx, link);
-            if action != NEXT {
-                return action;
+            match usual::home::home(packet, &A::frame(packet, &checked)?, link, act) {
+                Step::Done(action) => return Some(action),
+                Step::NotReturn => {}
+                Step::Rare => return None,
             }
         }
-        usual_out::<REPORT, A>(ctx)
-    }
-
-    #[inline(never)]
-    fn usual_home<const REPORT: bool, A: Usual>(ctx: *mut xdp_md, link: u32) -> u32 {
-        let packet = Packet::new(&XdpContext::new(ctx));
-        let Some(frame) = A::usual(&packet) else { return NEXT };
-        home::<REPORT, A>(&packet, &frame, link)
-    }
-
-    #[inline(never)]
-    fn usual_out<const REPORT: bool, A: Usual>(ctx: *mut xdp_md) -> u32 {
-        let packet = Packet::new(&XdpContext::new(ctx));
-        let Some(frame) = A::usual(&packet) else { return NEXT };
-        out::<REPORT, A>(&packet, &frame)
+        if constant(&maps::policy().role) & ROLE_CLIENT == 0 {
+            return Some(act(&Account::new(checked.bytes()), Reason::NotReturn));
+        }
+        usual::out::out::<A>(packet, &checked, act)
     }
 
     /// All that is not a usual frame: what it is, is found step by step.
@@ -175,14 +195,14 @@ mod program {
 
     #[inline(never)]
     fn found_home<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md, link: u32) -> u32 {
-        let packet = Packet::new(&XdpContext::new(ctx));
+        let packet = Packet::of(ctx);
         let Some(frame) = full::frame::<A>(&packet) else { return NEXT };
         home::<REPORT, A>(&packet, &frame, link)
     }
 
     #[inline(never)]
     fn found_out<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md) -> u32 {
-        let packet = Packet::new(&XdpContext::new(ctx));
+        let packet = Packet::of(ctx);
         let Some(frame) = full::frame::<A>(&packet) else { return XDP_PASS };
         out::<REPORT, A>(&packet, &frame)
     }
@@ -206,7 +226,7 @@ mod program {
     /// A packet out of a tunnel.
     #[inline(never)]
     fn unwrap<const REPORT: bool, A: Guarded>(ctx: *mut xdp_md, link: u32) -> u32 {
-        let packet = Packet::new(&XdpContext::new(ctx));
+        let packet = Packet::of(ctx);
         let mut account = Account::new(packet.linear_len());
         let reason = match tunnel::unwrap::<A>(&packet, link, &mut account) {
             Ok(reason) | Err(reason) => reason,
@@ -220,7 +240,7 @@ mod program {
     /// A packet that no stage understood; `missed` is one more than the number of the reason.
     #[inline(never)]
     fn unread<const REPORT: bool>(ctx: *mut xdp_md, missed: u32) -> u32 {
-        let account = Account::new(Packet::new(&XdpContext::new(ctx)).linear_len());
+        let account = Account::new(Packet::of(ctx).linear_len());
         let reason = Reason::from_number(missed - 1).unwrap_or(Reason::Unready);
         if REPORT {
             report::unread(&account, reason);

@@ -3,11 +3,13 @@
 //! SLOTS, ENDPOINTS, LINKS, CONTROL and the counters are memory-mapped by the daemon; the first four are written by it
 //! alone, one word at a time where a reader must not see half.
 
+use aya_ebpf::bindings::xdp_action::XDP_REDIRECT;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect_map};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
 use burst_common::endpoint::Endpoint;
@@ -15,12 +17,12 @@ use burst_common::event::Event;
 use burst_common::flow::{Addr4, Addr6, TCP};
 use burst_common::gateway::{Gateway, Vlan};
 use burst_common::limits::{
-    EVENT_BYTES, MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
+    EVENT_BYTES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
 };
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
-use burst_common::policy::{Dimensions, Guard, Policy, Rules};
+use burst_common::policy::{Dimensions, Guard, Policy, Rules, constant};
 use burst_common::report::Report;
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
@@ -88,6 +90,9 @@ static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 static PINS: HashMap<PinKey, Pin, MAX_PINS> = HashMap::new();
 #[btf_map]
 static DEVICES: DevMapHash<MAX_LINKS> = DevMapHash::new();
+/// The program that goes on with what is not decided at once, of each instance.
+#[btf_map]
+static STEPS: ProgramArray<MAX_INSTANCES> = ProgramArray::new();
 #[btf_map]
 static META: Array<Meta, 1> = Array::new();
 #[btf_map]
@@ -142,6 +147,18 @@ static WAY: PerCpuArray<Home, 1> = PerCpuArray::new();
 /// How many "too big" answers this CPU may still give.
 #[btf_map]
 static ANSWERS: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
+/// Where in `STEPS` the other program of this instance is. Replaced and frozen likewise.
+// SAFETY (no_mangle): no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+static STEP: u32 = 0;
+
+/// Jumps to the program that goes on with this packet; returns only where there is none.
+#[inline(always)]
+pub fn go_on(ctx: &XdpContext) {
+    // SAFETY: nothing is left to be dropped.
+    unsafe { STEPS.tail_call(ctx, constant(&STEP)) };
+}
 
 /// The policy of this instance.
 #[inline(always)]
@@ -226,7 +243,8 @@ pub fn pin(key: &PinKey, pin: &Pin) -> Result<(), i32> {
 /// nothing is prepared.
 #[inline(always)]
 pub fn redirect(ifindex: u32) -> bool {
-    DEVICES.redirect(ifindex, 0).is_ok()
+    // SAFETY: a helper, on a map that lives as long as the program.
+    unsafe { bpf_redirect_map(core::ptr::from_ref(&DEVICES).cast_mut().cast(), u64::from(ifindex), 0) == i64::from(XDP_REDIRECT) }
 }
 
 /// A class's counter row on this CPU.

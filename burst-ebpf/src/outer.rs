@@ -44,14 +44,22 @@ pub struct Inner {
     pub len: u32,
 }
 
-/// Writes the outer headers at `at`; the inner packet stands right behind them. `entropy` is of the flow's hash.
+/// Writes the outer headers at `at`; the inner packet stands right behind them. Mode and family are the endpoint's, `entropy` is
+/// of the flow's hash.
 #[inline(always)]
-pub fn write(packet: &Packet, at: usize, inner: &Inner, endpoint: &Endpoint, link: &Link, entropy: u32) -> Option<()> {
-    let gue = endpoint.mode == MODE_GUE;
+pub fn write(
+    packet: &Packet,
+    at: usize,
+    inner: &Inner,
+    (mode, family): (u8, u8),
+    (endpoint, link): (&Endpoint, &Link),
+    entropy: u32,
+) -> Option<()> {
+    let gue = mode == MODE_GUE;
     let carried = if inner.family == 6 { IPV6 } else { IPIP };
     let payload = inner.len as u16 + if gue { (UDP_LEN + GUE) as u16 } else { 0 };
     let proto = if gue { UDP } else { carried };
-    let behind = if endpoint.family == 6 {
+    let behind = if family == 6 {
         ipv6(packet, at, inner.tos, payload, proto, endpoint, link)?;
         at + IP6
     } else {

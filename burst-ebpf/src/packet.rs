@@ -12,20 +12,47 @@ pub struct Packet {
     data: usize,
     end: usize,
     ctx: *mut xdp_md,
+    /// Bytes from the start that are known to be there. A constant wherever it is read: it costs nothing.
+    held: usize,
 }
 
 impl Packet {
     /// The frame as it stands now. Anything that moves the head makes it stale.
-    #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
-        Self { data: ctx.data(), end: ctx.data_end(), ctx: ctx.ctx }
-    }
-
-    /// The frame, in a subprogram that is handed the context. Of an argument that is only loaded from, the compiler would make
-    /// the loaded values arguments, and the verifier knows no arithmetic on the end of a packet: this keeps it from that.
+    ///
+    /// Both bounds are read in assembly. In `xdp_md` they are words of 32 bits that the verifier turns into loads of whole pointers:
+    /// the compiler, which knows nothing of that, may move them by 32-bit registers, which is half a pointer, and may make the
+    /// loaded values arguments of a subprogram, where the verifier does not know them.
     #[inline(always)]
     pub fn of(ctx: *mut xdp_md) -> Self {
-        Self::new(&XdpContext::new(core::hint::black_box(ctx)))
+        let (data, end): (usize, usize);
+        // SAFETY: `ctx` is the program's own context: `data` is its first word, `data_end` its second (include/uapi/linux/bpf.h).
+        unsafe {
+            core::arch::asm!(
+                "{data} = *(u32 *)({ctx} + 0)", "{end} = *(u32 *)({ctx} + 4)",
+                ctx = in(reg) ctx, data = out(reg) data, end = lateout(reg) end,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        Self { data, end, ctx, held: 0 }
+    }
+
+    /// The same frame, if its linear part has `bytes` bytes or more: what lies in them is read and written without another
+    /// check.
+    #[inline(always)]
+    pub fn hold(&self, bytes: usize) -> Option<Self> {
+        if self.data + bytes > self.end { None } else { Some(Self { held: bytes, ..*self }) }
+    }
+
+    /// The same frame once more, whose bytes the compiler takes for others. What is needed again is then read again, by one load,
+    /// and need not be kept on the stack meanwhile, by a store and a load.
+    #[inline(always)]
+    pub fn again(&self) -> Self {
+        let mut data = self.data;
+        // SAFETY: the value comes out as it went in; the verifier follows it.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inlateout(reg) data, options(pure, nomem, nostack, preserves_flags));
+        }
+        Self { data, ..*self }
     }
 
     /// A pointer to a `T` at `offset`, if the linear part holds all of it.
@@ -39,7 +66,11 @@ impl Packet {
     #[inline(always)]
     pub fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let mut start = self.data + offset;
-        if !core::intrinsics::is_val_statically_known(offset) {
+        let known = core::intrinsics::is_val_statically_known(offset);
+        if known && offset + size_of::<T>() <= self.held {
+            return Some(start as *mut T);
+        }
+        if !known {
             // To the verifier every sum of pointer and unknown offset is a pointer of its own, of which it knows only what was
             // compared with it. So the compiler must not leave a comparison out because it made the same one of an equal sum.
             // SAFETY: the value comes out as it went in. (No instruction at all would leave two source lines on one, which the
@@ -79,6 +110,6 @@ impl Packet {
         if unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) } != 0 {
             return None;
         }
-        Some(Self::new(&self.context()))
+        Some(Self::of(self.ctx))
     }
 }

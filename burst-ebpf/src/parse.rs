@@ -70,8 +70,6 @@ pub struct Frame<A> {
     pub vlan: u16,
     /// Of an ICMP error: the offset of the transport header it quotes; else 0.
     pub quoted: usize,
-    /// Whether it is a usual frame: untagged, and its headers where they are in nearly every packet.
-    pub usual: bool,
 }
 
 /// Where the headers of a frame are, in one word: what a subprogram is given, which then reads the frame anew. Its stack is
@@ -152,45 +150,124 @@ impl<A> Frame<A> {
 
 /// What a frame may be, by its Ethernet header.
 pub enum Kind {
-    /// A usual IPv4 frame.
-    V4,
-    /// A usual IPv6 frame.
-    V6,
+    /// A usual IPv4 frame, with all headers held.
+    V4(Packet),
+    /// A usual IPv6 frame, likewise.
+    V6(Packet),
     /// No usual frame.
     Other,
 }
 
-/// Reads the Ethernet header.
+/// Reads the Ethernet header. A usual frame is as long as one with a TCP header, whatever it carries: one check for all headers.
 #[inline(always)]
 pub fn kind(packet: &Packet) -> Kind {
-    let Some(eth) = packet.at::<EthWords>(0) else { return Kind::Other };
+    let Some(shortest) = packet.hold(ETH + IP4 + TCP_MIN) else { return Kind::Other };
+    let Some(eth) = shortest.at::<EthWords>(0) else { return Kind::Other };
     // SAFETY: `at` checked all fourteen bytes.
     let (to, ethertype) = unsafe { (destination(eth), (*eth)[6]) };
+    if !is_for_us(to) {
+        return Kind::Other;
+    }
     match ethertype {
-        _ if !is_for_us(to) => Kind::Other,
-        ETHERTYPE_IPV4 => Kind::V4,
-        ETHERTYPE_IPV6 => Kind::V6,
+        ETHERTYPE_IPV4 => Kind::V4(shortest),
+        ETHERTYPE_IPV6 => packet.hold(ETH + IP6 + TCP_MIN).map_or(Kind::Other, Kind::V6),
         _ => Kind::Other,
     }
 }
 
-/// A family whose usual frames can be read.
+/// What makes a frame of a [`kind`] a usual one.
+#[derive(Clone, Copy)]
+pub struct Checked {
+    /// Length of the IP packet.
+    ip_len: u32,
+    /// Protocol: TCP or UDP.
+    proto: u8,
+}
+
+impl Checked {
+    /// Length of the frame up to the end of the IP packet.
+    #[inline(always)]
+    pub fn bytes(self) -> u32 {
+        self.ip_len + ETH as u32
+    }
+}
+
+/// A family whose usual frames can be read. All headers are held by the packet.
 pub trait Usual: Guarded {
-    /// Reads a frame of which [`kind`] says that it may be usual; `None`: it is not.
-    fn usual(packet: &Packet) -> Option<Frame<Self>>;
+    /// Checks a frame of which [`kind`] says that it may be usual; `None`: it is not.
+    fn check(packet: &Packet) -> Option<Checked>;
+    /// Reads the destination of a usual frame.
+    fn destination_of(packet: &Packet) -> Option<Self>;
+    /// Reads a usual frame.
+    fn frame(packet: &Packet, usual: &Checked) -> Option<Frame<Self>>;
 }
 
 impl Usual for Addr4 {
     #[inline(always)]
-    fn usual(packet: &Packet) -> Option<Frame<Self>> {
-        usual4(packet)
+    fn check(packet: &Packet) -> Option<Checked> {
+        let header = packet.at::<Ip4Words>(ETH)?;
+        let half = header.cast::<u16>();
+        let bytes = header.cast::<u8>();
+        // SAFETY: `at` checked all twenty bytes; ten half words, twenty bytes.
+        let (version, ip_len, fragment, proto) =
+            unsafe { (*bytes, u32::from(u16::from_be(*half.add(1))), *half.add(3), *bytes.add(9)) };
+        if version != 0x45 || fragment & FRAGMENT != 0 {
+            return None;
+        }
+        checked(packet, proto, ip_len, IP4)
+    }
+
+    #[inline(always)]
+    fn destination_of(packet: &Packet) -> Option<Self> {
+        let header = packet.at::<Ip4Words>(ETH)?;
+        // SAFETY: `at` checked all twenty bytes.
+        Some(unsafe { (*header)[4] })
+    }
+
+    #[inline(always)]
+    fn frame(packet: &Packet, usual: &Checked) -> Option<Frame<Self>> {
+        let header = packet.at::<Ip4Words>(ETH)?;
+        let half = header.cast::<u16>();
+        let bytes = header.cast::<u8>();
+        // SAFETY: `at` checked all twenty bytes; ten half words, twenty bytes.
+        let (tos, whole, ttl, src, dst) =
+            unsafe { (*bytes.add(1), *half.add(3) & DONT_FRAGMENT != 0, *bytes.add(8), (*header)[3], (*header)[4]) };
+        framed(packet, usual, (src, dst), (ttl, tos, whole), IP4)
     }
 }
 
 impl Usual for Addr6 {
     #[inline(always)]
-    fn usual(packet: &Packet) -> Option<Frame<Self>> {
-        usual6(packet)
+    fn check(packet: &Packet) -> Option<Checked> {
+        let header = packet.at::<Ip6Words>(ETH)?;
+        let half = header.cast::<u16>();
+        let bytes = header.cast::<u8>();
+        // SAFETY: `at` checked all forty bytes.
+        let (version, payload, proto) =
+            unsafe { (*bytes >> 4, u32::from(u16::from_be(*half.add(2))), *bytes.add(6)) };
+        if version != 6 {
+            return None;
+        }
+        checked(packet, proto, payload + IP6 as u32, IP6)
+    }
+
+    #[inline(always)]
+    fn destination_of(packet: &Packet) -> Option<Self> {
+        let header = packet.at::<Ip6Words>(ETH)?;
+        // SAFETY: `at` checked all forty bytes.
+        Some(unsafe { [(*header)[3], (*header)[4]] })
+    }
+
+    #[inline(always)]
+    fn frame(packet: &Packet, usual: &Checked) -> Option<Frame<Self>> {
+        let header = packet.at::<Ip6Words>(ETH)?;
+        // SAFETY: `at` checked all forty bytes.
+        let (first, ttl, src, dst) = unsafe {
+            let words = header;
+            let first = u16::from_be(*header.cast::<u16>());
+            (first, *header.cast::<u8>().add(7), [(*words)[1], (*words)[2]], [(*words)[3], (*words)[4]])
+        };
+        framed(packet, usual, (src, dst), (ttl, (first >> 4) as u8, true), IP6)
     }
 }
 
@@ -212,75 +289,9 @@ fn is_for_us(to: u64) -> bool {
     if mac != 0 { mac == to } else { to.to_le() & 1 == 0 }
 }
 
+/// Holds the lengths that the headers promise against the linear part, and against each other.
 #[inline(always)]
-fn usual4(packet: &Packet) -> Option<Frame<Addr4>> {
-    let header = packet.at::<Ip4Words>(ETH)?;
-    let half = header.cast::<u16>();
-    let bytes = header.cast::<u8>();
-    // SAFETY: `at` checked all twenty bytes; ten half words, twenty bytes.
-    let (version, tos, ip_len, fragment, ttl, proto, src, dst) = unsafe {
-        let ip_len = u32::from(u16::from_be(*half.add(1)));
-        (*bytes, *bytes.add(1), ip_len, *half.add(3), *bytes.add(8), *bytes.add(9), (*header)[3], (*header)[4])
-    };
-    if version != 0x45 || fragment & FRAGMENT != 0 {
-        return None;
-    }
-    let transport = usual_transport(packet, proto, ip_len, IP4)?;
-    let flow = transport.flow(src, dst, proto);
-    let whole = fragment & DONT_FRAGMENT != 0;
-    Some(Frame { flow, from: src, ttl, tos, whole, ip_len, l3: ETH, l4: ETH + IP4, vlan: 0, quoted: 0, usual: true })
-}
-
-#[inline(always)]
-fn usual6(packet: &Packet) -> Option<Frame<Addr6>> {
-    let header = packet.at::<Ip6Words>(ETH)?;
-    let half = header.cast::<u16>();
-    let bytes = header.cast::<u8>();
-    // SAFETY: `at` checked all forty bytes.
-    let (first, payload, proto, ttl, src, dst) = unsafe {
-        let addresses = *header;
-        let payload = u32::from(u16::from_be(*half.add(2)));
-        let (src, dst) = ([addresses[1], addresses[2]], [addresses[3], addresses[4]]);
-        (u16::from_be(*half), payload, *bytes.add(6), *bytes.add(7), src, dst)
-    };
-    if first >> 12 != 6 {
-        return None;
-    }
-    let ip_len = payload + IP6 as u32;
-    let transport = usual_transport(packet, proto, ip_len, IP6)?;
-    let (flow, tos) = (transport.flow(src, dst, proto), (first >> 4) as u8);
-    Some(Frame {
-        flow,
-        from: src,
-        ttl,
-        tos,
-        whole: true,
-        ip_len,
-        l3: ETH,
-        l4: ETH + IP6,
-        vlan: 0,
-        quoted: 0,
-        usual: true,
-    })
-}
-
-/// Ports and flags.
-pub(crate) struct Transport {
-    src_port: u16,
-    dst_port: u16,
-    flags: u8,
-}
-
-impl Transport {
-    #[inline(always)]
-    fn flow<A>(&self, src: A, dst: A, proto: u8) -> Flow<A> {
-        Flow { src, dst, src_port: self.src_port, dst_port: self.dst_port, proto, flags: self.flags }
-    }
-}
-
-/// Reads ports and flags behind a header of `header` bytes; `None` too where the linear part does not hold the whole packet.
-#[inline(always)]
-fn usual_transport(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Option<Transport> {
+fn checked(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Option<Checked> {
     if ip_len + ETH as u32 > packet.linear_len() {
         return None;
     }
@@ -288,36 +299,51 @@ fn usual_transport(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Op
     if proto == UDP && tunnel::may_come_in_udp() {
         return None;
     }
-    transport(packet, proto, ip_len.wrapping_sub(header as u32), ETH + header)
+    transport(packet, proto, ip_len.wrapping_sub(header as u32), ETH + header)?;
+    Some(Checked { ip_len, proto })
 }
 
-/// Reads ports and flags at `l4`, where `len` bytes of the IP packet are left, and holds the lengths in the header against
-/// that. `None`: they contradict it, the header is not there, or it is neither TCP nor UDP.
+/// Reads a frame whose IP header of `header` bytes says the rest.
 #[inline(always)]
-pub(crate) fn transport(packet: &Packet, proto: u8, len: u32, l4: usize) -> Option<Transport> {
+fn framed<A>(
+    packet: &Packet,
+    usual: &Checked,
+    (src, dst): (A, A),
+    (ttl, tos, whole): (u8, u8, bool),
+    header: usize,
+) -> Option<Frame<A>>
+where
+    A: Copy,
+{
+    let l4 = ETH + header;
+    let ports = packet.at::<[u16; TCP_MIN / 2]>(l4)?;
+    // SAFETY: `at` checked twenty bytes; flags are byte 13 of a TCP header (RFC 9293, section 3.1).
+    let (src_port, dst_port, flags) = unsafe { ((*ports)[0], (*ports)[1], *ports.cast::<u8>().add(13)) };
+    let flags = if usual.proto == TCP { flags } else { 0 };
+    let flow = Flow { src, dst, src_port, dst_port, proto: usual.proto, flags };
+    Some(Frame { flow, from: src, ttl, tos, whole, ip_len: usual.ip_len, l3: ETH, l4, vlan: 0, quoted: 0 })
+}
+
+/// Holds the lengths in a TCP or UDP header at `l4` against the `len` bytes of the IP packet that are left there. `None`: they
+/// contradict it, the header is not there, or it is neither.
+#[inline(always)]
+pub(crate) fn transport(packet: &Packet, proto: u8, len: u32, l4: usize) -> Option<()> {
     // A length below the IP header's wrapped around.
     if len > 0xffff {
         return None;
     }
     match proto {
         TCP => {
-            let tcp = packet.at::<[u16; TCP_MIN / 2]>(l4)?;
-            // SAFETY: `at` checked all twenty bytes. Data offset and flags are bytes 12 and 13 (RFC 9293, section 3.1).
-            let (src_port, dst_port, word) = unsafe { ((*tcp)[0], (*tcp)[1], u16::from_be((*tcp)[6])) };
-            let header = u32::from(word >> 12) * 4;
-            if header < TCP_MIN as u32 || header > len {
-                return None;
-            }
-            Some(Transport { src_port, dst_port, flags: word as u8 })
+            let tcp = packet.at::<[u8; TCP_MIN]>(l4)?;
+            // SAFETY: `at` checked all twenty bytes. The data offset, in words, is the upper half of byte 12 (RFC 9293, section 3.1).
+            let header = u32::from(unsafe { (*tcp)[12] } >> 2 & 0x3c);
+            (header >= TCP_MIN as u32 && header <= len).then_some(())
         }
         UDP => {
             let udp = packet.at::<[u16; UDP_LEN / 2]>(l4)?;
             // SAFETY: `at` checked all eight bytes.
-            let (src_port, dst_port, udp_len) = unsafe { ((*udp)[0], (*udp)[1], u32::from(u16::from_be((*udp)[2]))) };
-            if udp_len < UDP_LEN as u32 || udp_len > len {
-                return None;
-            }
-            Some(Transport { src_port, dst_port, flags: 0 })
+            let udp_len = u32::from(u16::from_be(unsafe { (*udp)[2] }));
+            (udp_len >= UDP_LEN as u32 && udp_len <= len).then_some(())
         }
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! Flow → endpoint: the slot's word, and where that cannot tell, the flow's pin.
 
 use aya_ebpf::bindings::xdp_md;
+use burst_common::flow::Flow;
 use burst_common::hash;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::place::{Placement, place as by_slot};
@@ -27,6 +28,31 @@ pub struct Placed {
     pub hash: u64,
 }
 
+/// Places a packet of class `id` whose slot, or pin, is there to tell; `None`: it may need a pin.
+#[inline(always)]
+pub fn usual<A: Guarded>(policy: &Policy, id: u32, class: &Class, frame: &Frame<A>) -> Option<Placed> {
+    let (slot, hash) = slot(policy, class, &frame.flow);
+    let endpoint = match by_slot(maps::slot(slot)?, frame.flow.opens()) {
+        Placement::Slot(endpoint) => endpoint,
+        Placement::Ask(_) => {
+            let endpoint = maps::pinned(&PinKey::new(&frame.flow), maps::control()?.epoch)?;
+            count::note(id, Note::PinHit);
+            endpoint
+        }
+    };
+    Some(Placed { endpoint, slot, hash })
+}
+
+/// A flow's slot, and its hash.
+#[inline(always)]
+fn slot<A: Guarded>(policy: &Policy, class: &Class, flow: &Flow<A>) -> (u32, u64) {
+    let hash = hash::flow(constant(&policy.seed), flow);
+    let selector =
+        if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
+    let base = if A::FAMILY == 4 { constant(&class.base4) } else { constant(&class.base6) };
+    (base + hash::slot(selector, constant(&class.mask)), hash)
+}
+
 /// Places a packet of class `id`.
 #[inline(always)]
 pub fn place<A: Guarded>(
@@ -36,14 +62,9 @@ pub fn place<A: Guarded>(
     packet: &Packet,
     frame: &Frame<A>,
 ) -> Result<Placed, Reason> {
-    let flow = &frame.flow;
-    let hash = hash::flow(constant(&policy.seed), flow);
-    let selector =
-        if constant(&class.flags) & BY_CLIENT != 0 { hash::client(constant(&policy.seed), flow) } else { hash };
-    let base = if A::FAMILY == 4 { constant(&class.base4) } else { constant(&class.base6) };
-    let slot = base + hash::slot(selector, constant(&class.mask));
+    let (slot, hash) = slot(policy, class, &frame.flow);
     let word = maps::slot(slot).ok_or(Reason::Unready)?;
-    let endpoint = match by_slot(word, flow.opens()) {
+    let endpoint = match by_slot(word, frame.flow.opens()) {
         Placement::Slot(endpoint) => endpoint,
         Placement::Ask(_) => ask::<A>(packet.context().ctx, frame.offsets().word(), slot, id) as EndpointId,
     };

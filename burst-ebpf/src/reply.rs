@@ -29,12 +29,13 @@ pub fn reply<A: Guarded>(packet: &Packet, frame: &Frame<A>, link: u32, account: 
 }
 
 /// Whose answer a packet is.
-struct Answer {
+pub struct Answer {
     /// Row of the return table that says what its source becomes; [`NO_ROW`]: it stays.
-    row: u32,
-    endpoint: EndpointId,
+    pub row: u32,
+    /// The endpoint; [`LOCAL`]: it is not known.
+    pub endpoint: EndpointId,
     /// Largest packet that fits the links of its flow; 0: not limited.
-    room: u16,
+    pub room: u16,
 }
 
 #[inline(always)]
@@ -73,15 +74,9 @@ fn send_home<A: Guarded>(
         }
     };
     account.device = way.ifindex;
-    if frame.usual && way.vlan == 0 {
-        write(packet, frame, answer.row, answer.room).ok_or(Reason::Truncated)?;
-        apply::macs(packet, &way.macs).ok_or(Reason::Truncated)?;
-    } else {
-        home::remember(way);
-        let ctx = packet.context().ctx;
-        if retag::<A>(ctx, frame.offsets().word(), answer.row, u32::from(answer.room)) != 0 {
-            return Err(Reason::NoHeadroom);
-        }
+    home::remember(way);
+    if retag::<A>(packet.context().ctx, frame.offsets().word(), answer.row, u32::from(answer.room)) != 0 {
+        return Err(Reason::NoHeadroom);
     }
     count_in(link, answer.endpoint, account);
     Ok(Reason::Returned)
@@ -89,7 +84,7 @@ fn send_home<A: Guarded>(
 
 /// Finds out whose answer it is.
 #[inline(always)]
-fn answer<A: Guarded>(frame: &Frame<A>, account: &mut Account) -> Result<Answer, Reason> {
+pub fn answer<A: Guarded>(frame: &Frame<A>, account: &mut Account) -> Result<Answer, Reason> {
     let policy = maps::policy();
     let flow = &frame.flow;
     let key = ReturnKey { address: flow.src.wide(), port: flow.src_port, proto: proto(A::FAMILY, flow.proto) };
@@ -117,7 +112,7 @@ fn answer<A: Guarded>(frame: &Frame<A>, account: &mut Account) -> Result<Answer,
 
 /// Writes what changes from the IP header on.
 #[inline(always)]
-fn write<A: Family>(packet: &Packet, frame: &Frame<A>, row: u32, room: u16) -> Option<()> {
+pub fn write<A: Family>(packet: &Packet, frame: &Frame<A>, row: u32, room: u16) -> Option<()> {
     match maps::returns(row) {
         Some(row) => {
             apply::hop_as(packet, frame, &rewrite::homeward(&frame.flow, A::narrow(row.service), row.service_port))?;
@@ -136,7 +131,7 @@ fn clamp<A: Family>(packet: &Packet, frame: &Frame<A>, room: u16) {
 }
 
 subprograms! {
-    /// Sends a packet home, by the way in this CPU's memory, that is no usual one, or goes to a VLAN. 0 when it is done.
+    /// Sends a packet home, by the way in this CPU's memory, whatever its headers are and with the way's tag. 0 when it is done.
     retag = retag4, retag6: retagged(offsets, row, room)
 }
 

@@ -39,7 +39,7 @@ use crate::{count, maps, reply};
 #[xdp(frags, map = "devmap")]
 #[inline(always)]
 pub fn sentinel(ctx: XdpContext) -> u32 {
-    if usual::is_free(&Packet::new(&ctx)) {
+    if usual::is_free(&Packet::of(ctx.ctx)) {
         return XDP_PASS;
     }
     // SAFETY: the program's own context; of a devmap program it has this field.
@@ -50,7 +50,7 @@ pub fn sentinel(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 pub fn sentinel_probe(ctx: XdpContext) -> u32 {
-    if usual::is_free(&Packet::new(&ctx)) {
+    if usual::is_free(&Packet::of(ctx.ctx)) {
         return XDP_PASS;
     }
     own(ctx.ctx, ctx.ingress_ifindex() as u32)

@@ -15,6 +15,7 @@ mod mapped;
 mod maps;
 mod pinned;
 mod pins;
+mod steps;
 mod sys;
 
 pub use alone::{Action, Alone, Ran};

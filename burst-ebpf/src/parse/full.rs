@@ -258,5 +258,5 @@ pub fn header<A: Family>(packet: &Packet, l3: usize) -> Option<Frame<A>> {
     let Read { src, dst, ttl, tos, whole, ip_len } =
         if A::FAMILY == 4 { ipv4::read::<A>(packet, l3)? } else { ipv6::read::<A>(packet, l3)? };
     let flow = burst_common::flow::Flow { src, dst, src_port: 0, dst_port: 0, proto: 0, flags: 0 };
-    Some(Frame { flow, from: src, ttl, tos, whole, ip_len, l3, l4: 0, vlan: 0, quoted: 0, usual: false })
+    Some(Frame { flow, from: src, ttl, tos, whole, ip_len, l3, l4: 0, vlan: 0, quoted: 0 })
 }

@@ -16,6 +16,7 @@ use super::events::Events;
 use super::layout;
 use super::load::{Instance, Told, load, prepare};
 use super::maps::Maps;
+use super::steps;
 use crate::config::model::XdpMode;
 use crate::policy::compile::Compiled;
 
@@ -99,7 +100,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
     // An instance that does nothing makes the maps that are missing.
     let (policy, guard) = (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
     let nothing = Told { policy: &policy, large: None, guard: &guard, guard_large: None, trace: false };
-    load(plan.object, &maps_dir, cpus, &nothing)?;
+    prepare(plan.object, &maps_dir, cpus, &nothing)?;
     let mut maps = Maps::open(&maps_dir, cpus)?;
     let adopted = match maps.check_stamp(plan.pin_dir)? {
         Some(meta) if meta.seed != seed => {
@@ -241,6 +242,16 @@ impl Installation {
                     tracing::error!(device = new.device, hook = ?new.hook, %error, "could not take back an attachment");
                 }
             }
+            // Where the new program took a former one's place, it keeps what it jumps to.
+            let keeps = |loaded: &Loaded<'_>| {
+                attached.iter().any(|a| {
+                    a.device == loaded.device.name && a.hook == Hook::Xdp && a.attached == Attached::Replaced
+                })
+            };
+            let unused = loaded.iter().filter(|loaded| !keeps(loaded)).map(|loaded| loaded.instance.step()).collect();
+            if let Err(error) = steps::clear(&maps_dir(&self.pin_dir), &unused) {
+                tracing::error!(%error, "could not take back a program");
+            }
             for new in reachable {
                 if let Err(error) = self.maps.remove_device(new) {
                     tracing::error!(ifindex = new, %error, "could not take back a device");
@@ -264,6 +275,8 @@ impl Installation {
                 );
             }
         }
+        let used = loaded.iter().map(|loaded| loaded.instance.step()).collect();
+        steps::clear_others(&maps_dir(&self.pin_dir), &used)?;
         let instances = loaded.into_iter().flat_map(|loaded| [Some(loaded.instance), loaded.sentinel]).flatten();
         Ok((attached, instances.collect()))
     }

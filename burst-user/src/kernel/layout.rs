@@ -10,7 +10,7 @@ use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
 use burst_common::endpoint::Endpoint;
 use burst_common::gateway::{Gateway, Vlan};
-use burst_common::limits::{EVENT_BYTES, MAX_ENDPOINTS, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
+use burst_common::limits::{EVENT_BYTES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
@@ -43,7 +43,7 @@ const fn counters(name: &'static str, rows: usize) -> Shared {
 }
 
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [Shared; 15] = [
+pub(super) const SHARED: [Shared; 16] = [
     map::<u32, Slot>("SLOTS", MAX_SLOTS),
     map::<u32, Endpoint>("ENDPOINTS", MAX_ENDPOINTS),
     map::<u32, Link>("LINKS", MAX_LINKS),
@@ -53,6 +53,7 @@ pub(super) const SHARED: [Shared; 15] = [
     map::<u32, Vlan>("VLANS", MAX_VLANS),
     map::<PinKey, Pin>("PINS", MAX_PINS),
     map::<u32, bpf_devmap_val>("DEVICES", MAX_LINKS),
+    map::<u32, u32>("STEPS", MAX_INSTANCES),
     map::<u32, Meta>("META", 1),
     map::<u32, Name>("NAMES_OF", NAMES),
     Shared { name: "EVENTS", key: 0, value: 0, entries: EVENT_BYTES as u32, per_cpu: false },

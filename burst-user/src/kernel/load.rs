@@ -4,26 +4,35 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, ProgramArray};
 use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use burst_common::policy::{Guard, Policy};
 
 use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
 use super::layout::SHARED;
-use super::sys;
+use super::{steps, sys};
 use crate::policy::dimensions::Large;
 
 /// A loaded program with its maps; not attached.
 pub struct Instance {
     ebpf: Ebpf,
-    entry: &'static str,
+    entry: Entry,
+    /// Where its second program is among those of all instances.
+    step: u32,
 }
 
-/// The program of instances that carry traffic.
-const ENTRY: &str = "burst";
-/// The same program, which reports what became of each packet.
-const REPORTING: &str = "burst_reporting";
+/// A program, and the one it jumps to with what it does not decide at once.
+#[derive(Clone, Copy)]
+struct Entry {
+    usual: &'static str,
+    steps: &'static str,
+}
+
+/// The programs of instances that carry traffic.
+const ENTRY: Entry = Entry { usual: "burst", steps: "burst_steps" };
+/// The same programs, which report what became of each packet.
+const REPORTING: Entry = Entry { usual: "burst_reporting", steps: "burst_steps_reporting" };
 /// The devmap's program of link devices.
 const SENTINEL: &str = "sentinel";
 
@@ -33,24 +42,31 @@ impl Instance {
     /// # Panics
     /// Never: `load` has checked that it is there.
     pub fn program(&mut self) -> &mut Xdp {
-        self.ebpf.program_mut(self.entry).and_then(|program| program.try_into().ok()).expect("`load` found the program")
+        self.ebpf.program_mut(self.entry.usual).and_then(|program| program.try_into().ok()).expect("`load` found the program")
     }
 
     /// The descriptor of one of its maps.
     pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, KernelError> {
         let data = self.ebpf.map(name).and_then(data);
-        data.map(|data| data.fd().as_fd()).ok_or_else(|| {
-            KernelError::new(
-                Kind::Other,
-                format!("the built-in BPF object has no map {name} that can be read"),
-                "rebuild burst, program and object together",
-            )
-        })
+        data.map(|data| data.fd().as_fd()).ok_or_else(|| missing(name))
     }
 
-    /// Loads the entry.
+    /// Loads the entry and the program it jumps to, which is put where the entry looks for it.
     fn load_entry(&mut self) -> Result<(), KernelError> {
-        xdp(&mut self.ebpf, self.entry)?.load().map_err(|error| refused("loading the XDP program", &error))
+        let failed = |error: ProgramError| refused("loading the XDP program", &error);
+        xdp(&mut self.ebpf, self.entry.usual)?.load().map_err(failed)?;
+        let steps = xdp(&mut self.ebpf, self.entry.steps)?;
+        steps.load().map_err(failed)?;
+        let steps = steps.fd().map_err(failed)?.try_clone();
+        let steps = steps.map_err(|error| KernelError::os("a handle of the program", &error))?;
+        let refused = |error: MapError| refused("putting the second program into its place", &error);
+        let map = self.ebpf.map_mut(steps::MAP).ok_or_else(|| missing(steps::MAP))?;
+        ProgramArray::try_from(map).and_then(|mut map| map.set(self.step, &steps, 0)).map_err(refused)
+    }
+
+    /// Where its second program is among those of all instances.
+    pub(super) const fn step(&self) -> u32 {
+        self.step
     }
 
     /// Loads the devmap's program of a link device, and gives a handle of it.
@@ -135,8 +151,9 @@ fn make(
     maps_dir: Option<&Path>,
     cpus: usize,
     told: &Told<'_>,
-    entry: &'static str,
+    entry: Entry,
 ) -> Result<Instance, KernelError> {
+    let step = maps_dir.map_or(Ok(0), steps::free)?;
     let level: u8 = if told.trace { 3 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
@@ -144,6 +161,7 @@ fn make(
     let rows = [told.policy.dims, told.guard.dims];
     loader.override_global("ROWS", bytemuck::bytes_of(&rows), true);
     loader.override_global("AYA_LOG_LEVEL", &level, true);
+    loader.override_global("STEP", &step, true);
     for shared in &SHARED {
         if let Some(maps_dir) = maps_dir {
             loader.map_pin_path(shared.name, maps_dir.join(shared.name));
@@ -164,7 +182,15 @@ fn make(
         }
     }
     freeze(&mut ebpf)?;
-    Ok(Instance { ebpf, entry })
+    Ok(Instance { ebpf, entry, step })
+}
+
+fn missing(map: &str) -> KernelError {
+    KernelError::new(
+        Kind::Other,
+        format!("the built-in BPF object has no map {map} of a kind that is known"),
+        "rebuild burst, program and object together",
+    )
 }
 
 fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {

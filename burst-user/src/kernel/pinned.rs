@@ -22,8 +22,8 @@ use super::{attach, bpffs, maps, sys};
 use crate::policy::dimensions::Large;
 
 /// Shared maps that say nothing of where a packet goes: what an instance may redirect to it is told by others, names are
-/// userspace's, events are the owner's. Counters are left out by what they are.
-const NOT_COPIED: [&str; 4] = ["DEVICES", "META", "NAMES_OF", "EVENTS"];
+/// userspace's, events are the owner's, and programs know their own. Counters are left out by what they are.
+const NOT_COPIED: [&str; 5] = ["DEVICES", "STEPS", "META", "NAMES_OF", "EVENTS"];
 
 /// The state in a pin directory.
 pub struct Pinned {

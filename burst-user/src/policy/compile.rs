@@ -291,6 +291,7 @@ fn tier_rows(
         if let Some(address) = address {
             row.address = wide(address);
             row.family = if address.is_ipv4() { 4 } else { 6 };
+            row.overhead = overhead(row.mode, row.family) as u8;
         }
         let name = endpoint_key(&class.name, &name);
         let (links, fallback) = (links.clone(), fallback.clone());
