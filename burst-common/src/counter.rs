@@ -26,29 +26,37 @@ pub const CLASS_ROWS: usize = MAX_CLASSES * MAX_REASONS;
 pub const ENDPOINT_ROWS: usize = MAX_ENDPOINTS * 2;
 /// Link × direction rows per CPU.
 pub const LINK_ROWS: usize = MAX_LINKS * 2;
+/// All rows of one CPU.
+pub const ROWS: usize = CLASS_ROWS + ENDPOINT_ROWS + LINK_ROWS;
 
 /// From the edge to the cloud.
 pub const OUT: usize = 0;
 /// From the cloud to the edge.
 pub const IN: usize = 1;
 
-/// Row of a class and reason on a CPU.
+/// The counters of one CPU: one element of the map, so that the program looks up once for all that it counts of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Counts(pub [Counter; ROWS]);
+const _: () = assert!(size_of::<Counts>() == ROWS * size_of::<Counter>() && size_of::<Counts>().is_multiple_of(8));
+
+/// Row of a class and reason, among those of one CPU.
 #[inline(always)]
 #[must_use]
-pub const fn class_row(cpu: usize, class: usize, reason: usize) -> usize {
-    cpu * CLASS_ROWS + class * MAX_REASONS + reason
+pub const fn class_row(class: usize, reason: usize) -> usize {
+    class * MAX_REASONS + reason
 }
 
-/// Row of an endpoint and direction ([`OUT`], [`IN`]) on a CPU.
+/// Row of an endpoint and direction ([`OUT`], [`IN`]), among those of one CPU.
 #[inline(always)]
 #[must_use]
-pub const fn endpoint_row(cpu: usize, endpoint: usize, direction: usize) -> usize {
-    cpu * ENDPOINT_ROWS + endpoint * 2 + direction
+pub const fn endpoint_row(endpoint: usize, direction: usize) -> usize {
+    CLASS_ROWS + endpoint * 2 + direction
 }
 
-/// Row of a link and direction ([`OUT`], [`IN`]) on a CPU.
+/// Row of a link and direction ([`OUT`], [`IN`]), among those of one CPU.
 #[inline(always)]
 #[must_use]
-pub const fn link_row(cpu: usize, link: usize, direction: usize) -> usize {
-    cpu * LINK_ROWS + link * 2 + direction
+pub const fn link_row(link: usize, direction: usize) -> usize {
+    CLASS_ROWS + ENDPOINT_ROWS + link * 2 + direction
 }

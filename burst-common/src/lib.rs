@@ -32,4 +32,5 @@ pub mod counter;
 pub mod event;
 pub mod report;
 pub mod control;
+pub mod tables;
 pub mod meta;

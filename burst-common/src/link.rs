@@ -35,18 +35,17 @@ layout!(
 );
 
 impl Link {
-    /// [`Link::vlan`], [`Link::mtu`] and [`Link::flags`] by one load: whether the link is neither tagged nor the kernel's, and its
-    /// MTU.
+    /// [`Link::vlan`], [`Link::mtu`] and [`Link::flags`] by one load.
     #[inline(always)]
     #[must_use]
-    pub fn plain(&self) -> (bool, u32) {
+    pub fn shape(&self) -> (u16, u16, u32) {
         const {
             assert!(core::mem::offset_of!(Self, vlan) == 16 && core::mem::offset_of!(Self, flags) == 20);
             assert!(cfg!(target_endian = "little"));
         }
         // SAFETY: sixteen bytes into a row that is aligned to eight, three fields follow each other and are eight bytes long.
         let word = unsafe { *(&raw const self.vlan).cast::<u64>() };
-        (word & 0xffff_ffff_0000_ffff == 0, (word >> 16) as u32 & 0xffff)
+        (word as u16, (word >> 16) as u16, (word >> 32) as u32)
     }
 
     /// The three words of a frame's MAC addresses.

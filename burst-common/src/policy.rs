@@ -178,6 +178,9 @@ pub struct Class {
 }
 layout!(Class, size = 16, base4 @ 0, base6 @ 4, mask @ 8, flags @ 12);
 
+/// In [`Policy::modes`], in the place of `MODE_NONE`: a link has a VLAN.
+pub const TAGGED: u32 = 1 << 0;
+
 /// Packets that arrive on this device come from clients.
 pub const ROLE_CLIENT: u32 = 1 << 0;
 /// Packets that arrive on this device come from a link.
@@ -206,7 +209,7 @@ pub struct Policy {
     pub shadow: u32,
     /// Non-zero: the dimensions are looked up in maps, [`Policy::dims`] holds only the `any` bitmaps.
     pub large: u32,
-    /// One bit for each mode that an endpoint has: `1 << MODE_…` of [`crate::endpoint`].
+    /// One bit for each mode that an endpoint has: `1 << MODE_…` of [`crate::endpoint`]; and [`TAGGED`].
     pub modes: u32,
     /// MAC address of this instance's device, as the first six bytes of a frame read as words ([`mac_word`]); frames for
     /// others pass. 0: not asked.

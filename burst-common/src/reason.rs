@@ -1,5 +1,7 @@
 //! Why a packet had its verdict. One enum; numbers are never reused.
 
+use crate::counter::{IN, OUT};
+
 /// What is done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -193,6 +195,17 @@ impl Note {
 }
 
 impl Reason {
+    /// The direction in which a packet with this verdict passed an endpoint and a link, and is counted there: [`OUT`] or [`IN`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(self) -> Option<usize> {
+        match self {
+            Self::Shifted | Self::ShiftedKernel => Some(OUT),
+            Self::Returned | Self::ReturnedKernel => Some(IN),
+            _ => None,
+        }
+    }
+
     /// The reason's number: its row in the counters.
     #[inline(always)]
     #[must_use]

@@ -83,7 +83,11 @@ pub fn hop<A: Family>(packet: &Packet, frame: &Frame<A>) -> Option<()> {
 #[inline(always)]
 pub fn hop_as<A: Family>(packet: &Packet, frame: &Frame<A>, changed: &Changed<A>) -> Option<()> {
     // Checked here, so that nothing is written if `address` would find the packet too short.
-    packet.at::<u16>(frame.l4 + if frame.is_error() || frame.flow.proto == UDP { 6 } else { 16 })?;
+    if frame.is_error() || frame.flow.proto == UDP {
+        packet.at::<u16>(frame.l4 + 6)?;
+    } else {
+        packet.at::<u16>(frame.l4 + 16)?;
+    }
     let delta = decrement(packet, frame)?;
     address(packet, frame, changed, delta)
 }

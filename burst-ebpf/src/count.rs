@@ -1,8 +1,9 @@
 //! Verdict → counters. Rows belong to one CPU each: plain additions, no atomics.
 
-use burst_common::counter::Counter;
+use burst_common::counter::{Counter, class_row, endpoint_row, link_row};
+use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS};
 use burst_common::reason::{Note, Reason};
-use burst_common::slot::EndpointId;
+use burst_common::slot::{EndpointId, LOCAL};
 
 use crate::maps;
 
@@ -34,43 +35,38 @@ impl Account {
     }
 }
 
-/// Counts a packet under its class and reason.
+/// Counts a packet: under its class and reason, and where it passed an endpoint or a link, there.
 #[inline(always)]
 pub fn verdict(account: &Account, reason: Reason) {
-    add(maps::class_counter(account.class & 63, reason.number()), account);
-}
-
-/// Counts a packet to or from an endpoint.
-#[inline(always)]
-pub fn endpoint(endpoint: EndpointId, direction: usize, account: &Account) {
-    add(maps::endpoint_counter(endpoint, direction), account);
-}
-
-/// Counts a packet on a link.
-#[inline(always)]
-pub fn link(link: u32, direction: usize, account: &Account) {
-    add(maps::link_counter(link, direction), account);
+    let Some(counts) = maps::counts() else { return };
+    add(counts, class_row(account.class as usize & (MAX_CLASSES - 1), reason.number() & (MAX_REASONS - 1)), account);
+    let Some(direction) = reason.direction() else { return };
+    if account.endpoint != LOCAL {
+        add(counts, endpoint_row(account.endpoint as usize & (MAX_ENDPOINTS - 1), direction), account);
+    }
+    if account.link != 0 {
+        add(counts, link_row(account.link as usize & (MAX_LINKS - 1), direction), account);
+    }
 }
 
 /// Counts an occurrence that is no verdict.
 #[inline(always)]
 pub fn note(class: u32, note: Note) {
-    if let Some(counter) = maps::class_counter(class & 63, note.number()) {
-        // SAFETY: as in `add`.
-        unsafe { (*counter).packets += 1 };
-    }
+    let Some(counts) = maps::counts() else { return };
+    // SAFETY: as in `add`.
+    unsafe { (*counts.add(class_row(class as usize & (MAX_CLASSES - 1), note.number()))).packets += 1 };
 }
 
 #[inline(always)]
-fn add(counter: Option<*mut Counter>, account: &Account) {
-    if let Some(counter) = counter {
-        // SAFETY: the row is this CPU's alone, and an XDP program is not preempted by another on its CPU.
-        unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += u64::from(account.bytes);
-            if account.opener {
-                (*counter).openers += 1;
-            }
+fn add(counts: *mut Counter, row: usize, account: &Account) {
+    // SAFETY: the rows are this CPU's alone, and an XDP program is not preempted by another on its CPU. `row` is below `ROWS`: each
+    // part of it was masked.
+    unsafe {
+        let counter = counts.add(row);
+        (*counter).packets += 1;
+        (*counter).bytes += u64::from(account.bytes);
+        if account.opener {
+            (*counter).openers += 1;
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A packet from a client: classify, place, and on to an endpoint if that is where it belongs.
 
 use aya_ebpf::bindings::xdp_md;
-use burst_common::counter::OUT;
 use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_at, overhead};
 use burst_common::flow::SYN;
 use burst_common::hash;
@@ -11,7 +10,7 @@ use burst_common::reason::Reason;
 use burst_common::slot::{EndpointId, LOCAL};
 
 use crate::classify::classify;
-use crate::count::{self, Account};
+use crate::count::Account;
 use crate::guard::{self, Guarded};
 use crate::outer::{self, Inner};
 use crate::packet::Packet;
@@ -82,8 +81,6 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
         send(packet, frame, &way)?;
         Reason::Shifted
     };
-    count::endpoint(placed.endpoint, OUT, account);
-    count::link(u32::from(id), OUT, account);
     Ok(reason)
 }
 

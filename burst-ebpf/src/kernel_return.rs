@@ -117,7 +117,6 @@ fn send_home<A: Walk>(skb: *mut __sk_buff, l3: u32, account: &mut Account) -> Re
             return Err(reason);
         }
     }
-    reply::count_in(account.link, account.endpoint, account);
     Ok(Reason::ReturnedKernel)
 }
 

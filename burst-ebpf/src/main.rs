@@ -65,6 +65,8 @@ mod kernel_return;
 
 #[cfg(target_arch = "bpf")]
 mod program {
+    use core::marker::PhantomData;
+
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
     use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
@@ -77,6 +79,7 @@ mod program {
     use crate::guard::Guarded;
     use crate::packet::Packet;
     use crate::parse::{self, Frame, Kind, Usual, full};
+    use crate::usual::Conclude;
     use crate::usual::home::Step;
     use crate::{forward, maps, reply, report, tunnel, usual};
 
@@ -138,12 +141,7 @@ mod program {
         if REPORT {
             report::flow(&A::frame(packet, &checked)?.flow);
         }
-        let act = |account: &Account, reason: Reason| {
-            if REPORT {
-                report::verdict::<A>(&packet.context(), account, reason);
-            }
-            conclude(account, reason)
-        };
+        let act = &Act::<REPORT, A> { packet, family: PhantomData };
         if let Some(link) = maps::policy().link(0) {
             match usual::home::home(packet, &A::frame(packet, &checked)?, link, act) {
                 Step::Done(action) => return Some(action),
@@ -152,9 +150,25 @@ mod program {
             }
         }
         if constant(&maps::policy().role) & ROLE_CLIENT == 0 {
-            return Some(act(&Account::new(checked.bytes()), Reason::NotReturn));
+            return Some(act.conclude(&Account::new(checked.bytes()), Reason::NotReturn));
         }
         usual::out::out::<A>(packet, &checked, act)
+    }
+
+    /// How a usual frame's way ends.
+    struct Act<'a, const REPORT: bool, A> {
+        packet: &'a Packet,
+        family: PhantomData<A>,
+    }
+
+    impl<const REPORT: bool, A: Usual> Conclude for Act<'_, REPORT, A> {
+        #[inline(always)]
+        fn conclude(&self, account: &Account, reason: Reason) -> u32 {
+            if REPORT {
+                report::verdict::<A>(&self.packet.context(), account, reason);
+            }
+            conclude(account, reason)
+        }
     }
 
     /// All that is not a usual frame: what it is, is found step by step.

@@ -1,6 +1,6 @@
 //! The maps and the policy, behind typed getters. Nothing else names a map.
 //!
-//! SLOTS, ENDPOINTS, LINKS, CONTROL and the counters are memory-mapped by the daemon; the first four are written by it
+//! SLOTS, TABLES and COUNTS are memory-mapped by the daemon; the first two are written by it
 //! alone, one word at a time where a reader must not see half.
 
 use aya_ebpf::bindings::xdp_action::XDP_REDIRECT;
@@ -11,13 +11,13 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coars
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use burst_common::control::Control;
-use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
+use burst_common::counter::{Counter, Counts};
 use burst_common::endpoint::Endpoint;
 use burst_common::event::Event;
 use burst_common::flow::{Addr4, Addr6, TCP};
 use burst_common::gateway::{Gateway, Vlan};
 use burst_common::limits::{
-    EVENT_BYTES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
+    EVENT_BYTES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
 };
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
@@ -26,6 +26,7 @@ use burst_common::policy::{Dimensions, Guard, Policy, Rules, constant};
 use burst_common::report::Report;
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
+use burst_common::tables::Tables;
 
 use crate::home::Home;
 use crate::parse::full::Found;
@@ -73,13 +74,9 @@ static GUARD: Guard = {
 #[btf_map]
 static SLOTS: Array<u64, MAX_SLOTS, SHARED> = Array::new();
 #[btf_map]
-static ENDPOINTS: Array<Endpoint, MAX_ENDPOINTS, SHARED> = Array::new();
-#[btf_map]
-static LINKS: Array<Link, MAX_LINKS, SHARED> = Array::new();
+static TABLES: Array<Tables, 1, SHARED> = Array::new();
 #[btf_map]
 static RETURNS: Array<Return, MAX_RETURNS, SHARED> = Array::new();
-#[btf_map]
-static CONTROL: Array<Control, 1, SHARED> = Array::new();
 #[btf_map]
 static GATEWAYS: Array<Gateway, 2, SHARED> = Array::new();
 #[btf_map]
@@ -98,13 +95,9 @@ static META: Array<Meta, 1> = Array::new();
 #[btf_map]
 static NAMES_OF: Array<Name, NAMES> = Array::new();
 
-// One CPU's rows each; the loader multiplies by the number of possible CPUs.
+// One element for each possible CPU: the loader says how many there are.
 #[btf_map]
-static CLASS_COUNT: Array<Counter, CLASS_ROWS, SHARED> = Array::new();
-#[btf_map]
-static ENDPOINT_COUNT: Array<Counter, ENDPOINT_ROWS, SHARED> = Array::new();
-#[btf_map]
-static LINK_COUNT: Array<Counter, LINK_ROWS, SHARED> = Array::new();
+static COUNTS: Array<Counts, 1, SHARED> = Array::new();
 
 // Of this instance alone: what it reports of the last packet, if it does.
 #[btf_map]
@@ -192,32 +185,36 @@ pub fn slot(index: u32) -> Option<Slot> {
     Some(Slot::from_word(unsafe { core::ptr::read_volatile(word) }))
 }
 
+/// Control word, links and endpoints.
+#[inline(always)]
+pub fn tables() -> Option<&'static Tables> {
+    // SAFETY: array elements live as long as the program; rows named by a slot are complete before they are named.
+    TABLES.get_ptr(0).map(|tables| unsafe { &*tables })
+}
+
 /// A row of the endpoint table.
 #[inline(always)]
 pub fn endpoint(id: EndpointId) -> Option<&'static Endpoint> {
-    // SAFETY: array elements live as long as the program; rows named by a slot are complete before they are named.
-    ENDPOINTS.get_ptr(u32::from(id)).map(|row| unsafe { &*row })
+    tables().map(|tables| tables.endpoint(id))
 }
 
 /// A row of the link table.
 #[inline(always)]
 pub fn link(id: u8) -> Option<&'static Link> {
-    // SAFETY: as for `endpoint`.
-    LINKS.get_ptr(u32::from(id)).map(|row| unsafe { &*row })
+    tables().map(|tables| tables.link(id))
 }
 
 /// A row of the return table.
 #[inline(always)]
 pub fn returns(row: u32) -> Option<&'static Return> {
-    // SAFETY: as for `endpoint`; a row's `proto` is stored last.
+    // SAFETY: as for `tables`; a row's `proto` is stored last.
     RETURNS.get_ptr(row).map(|row| unsafe { &*row })
 }
 
 /// The control word.
 #[inline(always)]
 pub fn control() -> Option<&'static Control> {
-    // SAFETY: as for `endpoint`.
-    CONTROL.get_ptr(0).map(|row| unsafe { &*row })
+    tables().map(|tables| &tables.control)
 }
 
 /// The pin of a flow, seen now: a hit stores the epoch if it changed.
@@ -244,31 +241,18 @@ pub fn pin(key: &PinKey, pin: &Pin) -> Result<(), i32> {
 #[inline(always)]
 pub fn redirect(ifindex: u32) -> bool {
     // SAFETY: a helper, on a map that lives as long as the program.
-    unsafe { bpf_redirect_map(core::ptr::from_ref(&DEVICES).cast_mut().cast(), u64::from(ifindex), 0) == i64::from(XDP_REDIRECT) }
+    unsafe {
+        bpf_redirect_map(core::ptr::from_ref(&DEVICES).cast_mut().cast(), u64::from(ifindex), 0)
+            == i64::from(XDP_REDIRECT)
+    }
 }
 
-/// A class's counter row on this CPU.
+/// The counters of this CPU.
 #[inline(always)]
-pub fn class_counter(class: u32, row: usize) -> Option<*mut Counter> {
-    CLASS_COUNT.get_ptr_mut(burst_common::counter::class_row(cpu(), class as usize, row) as u32)
-}
-
-/// An endpoint's counter row on this CPU.
-#[inline(always)]
-pub fn endpoint_counter(endpoint: EndpointId, direction: usize) -> Option<*mut Counter> {
-    ENDPOINT_COUNT.get_ptr_mut(burst_common::counter::endpoint_row(cpu(), endpoint as usize, direction) as u32)
-}
-
-/// A link's counter row on this CPU.
-#[inline(always)]
-pub fn link_counter(link: u32, direction: usize) -> Option<*mut Counter> {
-    LINK_COUNT.get_ptr_mut(burst_common::counter::link_row(cpu(), link as usize, direction) as u32)
-}
-
-#[inline(always)]
-fn cpu() -> usize {
+pub fn counts() -> Option<*mut Counter> {
     // SAFETY: a helper without arguments.
-    unsafe { bpf_get_smp_processor_id() as usize }
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    COUNTS.get_ptr_mut(cpu).map(<*mut Counts>::cast)
 }
 
 /// Rules of the longest IPv4 destination prefix, covering ones included.
@@ -332,7 +316,7 @@ pub fn keep_ports(proto: u8, port: u16) -> Rules {
 /// The row of a family's gateway.
 #[inline(always)]
 pub fn gateway(family: u8) -> Option<&'static Gateway> {
-    // SAFETY: as for `endpoint`; a row that is being written says that it does not count.
+    // SAFETY: as for `tables`; a row that is being written says that it does not count.
     GATEWAYS.get_ptr(Gateway::row(family)).map(|row| unsafe { &*row })
 }
 

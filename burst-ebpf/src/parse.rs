@@ -243,8 +243,7 @@ impl Usual for Addr6 {
         let half = header.cast::<u16>();
         let bytes = header.cast::<u8>();
         // SAFETY: `at` checked all forty bytes.
-        let (version, payload, proto) =
-            unsafe { (*bytes >> 4, u32::from(u16::from_be(*half.add(2))), *bytes.add(6)) };
+        let (version, payload, proto) = unsafe { (*bytes >> 4, u32::from(u16::from_be(*half.add(2))), *bytes.add(6)) };
         if version != 6 {
             return None;
         }

@@ -30,12 +30,12 @@ pub struct Placed {
 
 /// Places a packet of class `id` whose slot, or pin, is there to tell; `None`: it may need a pin.
 #[inline(always)]
-pub fn usual<A: Guarded>(policy: &Policy, id: u32, class: &Class, frame: &Frame<A>) -> Option<Placed> {
+pub fn usual<A: Guarded>(policy: &Policy, epoch: u32, id: u32, class: &Class, frame: &Frame<A>) -> Option<Placed> {
     let (slot, hash) = slot(policy, class, &frame.flow);
     let endpoint = match by_slot(maps::slot(slot)?, frame.flow.opens()) {
         Placement::Slot(endpoint) => endpoint,
         Placement::Ask(_) => {
-            let endpoint = maps::pinned(&PinKey::new(&frame.flow), maps::control()?.epoch)?;
+            let endpoint = maps::pinned(&PinKey::new(&frame.flow), epoch)?;
             count::note(id, Note::PinHit);
             endpoint
         }

@@ -2,7 +2,6 @@
 //! client. Never shifted again.
 
 use aya_ebpf::bindings::xdp_md;
-use burst_common::counter::IN;
 use burst_common::flow::SYN;
 use burst_common::limits::RETURN_PROBES;
 use burst_common::policy::{NEXTHOP, ROOM_SHIFT, constant};
@@ -11,7 +10,7 @@ use burst_common::returns::{Return, ReturnKey, proto};
 use burst_common::slot::{EndpointId, LOCAL};
 
 use crate::classify::{Family, classify, kept};
-use crate::count::{self, Account};
+use crate::count::Account;
 use crate::guard::{self, Guarded};
 use crate::home::{self, Home, NO_ROW};
 use crate::packet::Packet;
@@ -78,7 +77,6 @@ fn send_home<A: Guarded>(
     if retag::<A>(packet.context().ctx, frame.offsets().word(), answer.row, u32::from(answer.room)) != 0 {
         return Err(Reason::NoHeadroom);
     }
-    count_in(link, answer.endpoint, account);
     Ok(Reason::Returned)
 }
 
@@ -186,15 +184,4 @@ pub fn find(key: &ReturnKey) -> Option<(u32, &'static Return)> {
         row = ReturnKey::next(row);
     }
     None
-}
-
-/// Counts a packet from an endpoint and a link, each if it is known.
-#[inline(always)]
-pub fn count_in(link: u32, endpoint: EndpointId, account: &Account) {
-    if endpoint != LOCAL {
-        count::endpoint(endpoint, IN, account);
-    }
-    if link != 0 {
-        count::link(link, IN, account);
-    }
 }

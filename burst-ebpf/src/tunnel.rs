@@ -20,7 +20,7 @@ use crate::outer::{GUE, IPIP, IPV6, UDP};
 use crate::packet::Packet;
 use crate::parse::full::{self, Found};
 use crate::parse::{ETH, Frame, TAG, UDP_LEN};
-use crate::reply::{count_in, find};
+use crate::reply::find;
 use crate::{apply, maps, mss};
 
 /// Congestion experienced (RFC 3168, section 5), and the two bits it is one value of.
@@ -167,7 +167,6 @@ pub fn unwrap<A: Guarded>(packet: &Packet, link: u32, account: &mut Account) -> 
     apply::ethernet(&cut, &way.macs, way.vlan, A::FAMILY).ok_or(Reason::Truncated)?;
     account.device = way.ifindex;
     account.bytes = frame.bytes();
-    count_in(link, account.endpoint, account);
     Ok(Reason::Returned)
 }
 

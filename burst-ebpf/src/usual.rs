@@ -5,5 +5,15 @@
 //! packet on it pays for what happens to others. Every return of a function costs several nanoseconds where the processor
 //! must not predict it (Linux, Documentation/admin-guide/hw-vuln/srso.rst): there is none on it but those of helpers.
 
+use burst_common::reason::Reason;
+
+use crate::count::Account;
+
 pub mod out;
 pub mod home;
+
+/// What this way ends with: it counts the packet, and knows the action.
+pub trait Conclude {
+    /// The action of a packet with this verdict.
+    fn conclude(&self, account: &Account, reason: Reason) -> u32;
+}

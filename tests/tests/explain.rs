@@ -9,8 +9,9 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use burst::kernel::Mapped;
-use burst_common::counter::CLASS_ROWS;
+use burst_common::counter::{CLASS_ROWS, Counter, Counts};
 use burst_common::limits::{MAX_REASONS, MAX_SLOTS};
+use burst_common::tables::Tables;
 use burst_tests::capture;
 use burst_tests::daemon::{self, Daemon, Settings};
 use burst_tests::dir::RunDir;
@@ -216,23 +217,36 @@ fn pinned(topology: &Topology) -> Result<BTreeMap<String, Vec<Value>>> {
             // A ring buffer has no entries to read.
             continue;
         }
-        if name == "SLOTS" {
-            // Half a million of them: read as the daemon does.
-            let words = Mapped::<u64>::new(MapData::from_pin(&path)?.fd().as_fd(), MAX_SLOTS)?;
-            maps.insert(name, (0..MAX_SLOTS).map(|n| words.read(n).into()).collect());
+        if let Some(words) = words(&name)? {
+            // Hundreds of thousands of them: read as the daemon does.
+            let mapped = Mapped::<u64>::new(MapData::from_pin(&path)?.fd().as_fd(), words)?;
+            let kept = (0..words).filter(|word| name != "COUNTS" || !of_no_class(*word));
+            maps.insert(name.clone(), kept.map(|n| mapped.read(n).into()).collect());
             continue;
         }
         let output =
             Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&path).output().context("bpftool")?;
         ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let rows: Vec<Value> = serde_json::from_slice(&output.stdout).with_context(|| name.clone())?;
-        let of_no_class = |row: &Value| {
-            let row = row["formatted"]["key"].as_u64().unwrap_or(0) as usize;
-            name == "CLASS_COUNT" && row % CLASS_ROWS < MAX_REASONS
-        };
-        maps.insert(name.clone(), rows.into_iter().filter(|row| !of_no_class(row)).collect());
+        maps.insert(name, rows);
     }
     Ok(maps)
+}
+
+/// Words of a map that is mapped into memory.
+fn words(map: &str) -> Result<Option<usize>> {
+    let bytes = match map {
+        "SLOTS" => MAX_SLOTS * 8,
+        "TABLES" => size_of::<Tables>(),
+        "COUNTS" => size_of::<Counts>() * aya::util::nr_cpus().map_err(|(_, error)| error)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(bytes / 8))
+}
+
+/// Whether a word of the counters is of packets of no class.
+fn of_no_class(word: usize) -> bool {
+    word * 8 % size_of::<Counts>() < MAX_REASONS * size_of::<Counter>()
 }
 
 /// Asks on EDGE, about the pins there.
@@ -275,7 +289,7 @@ fn live_maps_are_copied_and_nothing_live_changes() -> Result<()> {
     // Pins, control, slots and all stay as the daemon leaves them, and counters with them.
     daemon.stop()?;
     let before = pinned(&topology)?;
-    assert!(before["SLOTS"].len() == MAX_SLOTS && before["CLASS_COUNT"].len() >= CLASS_ROWS - MAX_REASONS);
+    assert!(before["SLOTS"].len() == MAX_SLOTS && before["COUNTS"].len() >= CLASS_ROWS - MAX_REASONS);
     assert!(before["SLOTS"].iter().any(|word| *word != 0), "the dump says something");
 
     // New flows leave, older ones are where they were: on premises. Both would be pinned.

@@ -212,7 +212,8 @@ pub(crate) fn command(root: &Path, toolchain: &Toolchain, program: &str, subcomm
     if let Ok(path) = env::join_paths(path) {
         command.env("PATH", path);
     }
-    let flags = ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", &format!("--cfg=bpf_target_arch=\"{arch}\"")].join("\u{1f}");
+    let flags = ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", &format!("--cfg=bpf_target_arch=\"{arch}\"")]
+        .join("\u{1f}");
     command
         .env("CARGO", bin.join("cargo"))
         .env("RUSTC", bin.join("rustc"))

@@ -7,7 +7,8 @@ use crate::guard::Guarded;
 use crate::home;
 use crate::packet::Packet;
 use crate::parse::Frame;
-use crate::reply::{answer, count_in, write};
+use crate::reply::{answer, write};
+use crate::usual::Conclude;
 use crate::{apply, leave, maps};
 
 /// What became of a packet.
@@ -23,15 +24,10 @@ pub enum Step {
 /// Decides over a packet from the link `link` (0: one of several), and sends it to its client if it is an endpoint's answer; `act`
 /// counts it and knows the action.
 #[inline(always)]
-pub fn home<A: Guarded>(
-    packet: &Packet,
-    frame: &Frame<A>,
-    link: u32,
-    act: impl Fn(&Account, Reason) -> u32,
-) -> Step {
+pub fn home<A: Guarded>(packet: &Packet, frame: &Frame<A>, link: u32, act: &impl Conclude) -> Step {
     let mut account = Account::new(frame.bytes());
     match send(packet, frame, link, &mut account) {
-        Ok(()) => Step::Done(act(&account, Reason::Returned)),
+        Ok(()) => Step::Done(act.conclude(&account, Reason::Returned)),
         Err(step) => step,
     }
 }
@@ -55,6 +51,5 @@ fn send<A: Guarded>(packet: &Packet, frame: &Frame<A>, link: u32, account: &mut 
     account.device = way.ifindex;
     write(packet, frame, answer.row, answer.room).ok_or(Step::Rare)?;
     apply::macs(packet, &way.macs).ok_or(Step::Rare)?;
-    count_in(link, answer.endpoint, account);
     Ok(())
 }

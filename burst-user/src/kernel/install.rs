@@ -244,9 +244,9 @@ impl Installation {
             }
             // Where the new program took a former one's place, it keeps what it jumps to.
             let keeps = |loaded: &Loaded<'_>| {
-                attached.iter().any(|a| {
-                    a.device == loaded.device.name && a.hook == Hook::Xdp && a.attached == Attached::Replaced
-                })
+                attached
+                    .iter()
+                    .any(|a| a.device == loaded.device.name && a.hook == Hook::Xdp && a.attached == Attached::Replaced)
             };
             let unused = loaded.iter().filter(|loaded| !keeps(loaded)).map(|loaded| loaded.instance.step()).collect();
             if let Err(error) = steps::clear(&maps_dir(&self.pin_dir), &unused) {

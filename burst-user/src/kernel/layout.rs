@@ -6,16 +6,14 @@ use std::path::Path;
 use aya::maps::MapInfo;
 use aya_obj::Object;
 use aya_obj::generated::bpf_devmap_val;
-use burst_common::control::Control;
-use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS};
-use burst_common::endpoint::Endpoint;
+use burst_common::counter::Counts;
 use burst_common::gateway::{Gateway, Vlan};
-use burst_common::limits::{EVENT_BYTES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
-use burst_common::link::Link;
+use burst_common::limits::{EVENT_BYTES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
 use burst_common::returns::Return;
 use burst_common::slot::Slot;
+use burst_common::tables::Tables;
 
 use super::error::{KernelError, Kind};
 
@@ -38,17 +36,11 @@ const fn map<K, V>(name: &'static str, entries: usize) -> Shared {
     Shared { name, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries: entries as u32, per_cpu: false }
 }
 
-const fn counters(name: &'static str, rows: usize) -> Shared {
-    Shared { per_cpu: true, ..map::<u32, Counter>(name, rows) }
-}
-
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [Shared; 16] = [
+pub(super) const SHARED: [Shared; 12] = [
     map::<u32, Slot>("SLOTS", MAX_SLOTS),
-    map::<u32, Endpoint>("ENDPOINTS", MAX_ENDPOINTS),
-    map::<u32, Link>("LINKS", MAX_LINKS),
+    map::<u32, Tables>("TABLES", 1),
     map::<u32, Return>("RETURNS", MAX_RETURNS),
-    map::<u32, Control>("CONTROL", 1),
     map::<u32, Gateway>("GATEWAYS", 2),
     map::<u32, Vlan>("VLANS", MAX_VLANS),
     map::<PinKey, Pin>("PINS", MAX_PINS),
@@ -57,9 +49,7 @@ pub(super) const SHARED: [Shared; 16] = [
     map::<u32, Meta>("META", 1),
     map::<u32, Name>("NAMES_OF", NAMES),
     Shared { name: "EVENTS", key: 0, value: 0, entries: EVENT_BYTES as u32, per_cpu: false },
-    counters("CLASS_COUNT", CLASS_ROWS),
-    counters("ENDPOINT_COUNT", ENDPOINT_ROWS),
-    counters("LINK_COUNT", LINK_ROWS),
+    Shared { per_cpu: true, ..map::<u32, Counts>("COUNTS", 1) },
 ];
 
 /// Maps of one instance alone, never pinned: what it reports, policy, read-only data and the log.

@@ -42,7 +42,10 @@ impl Instance {
     /// # Panics
     /// Never: `load` has checked that it is there.
     pub fn program(&mut self) -> &mut Xdp {
-        self.ebpf.program_mut(self.entry.usual).and_then(|program| program.try_into().ok()).expect("`load` found the program")
+        self.ebpf
+            .program_mut(self.entry.usual)
+            .and_then(|program| program.try_into().ok())
+            .expect("`load` found the program")
     }
 
     /// The descriptor of one of its maps.

@@ -16,6 +16,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 pub struct Mapped<T> {
     base: NonNull<AtomicU64>,
     bytes: usize,
+    /// Words before the first row.
+    first: usize,
     rows: usize,
     rest: PhantomData<T>,
 }
@@ -36,19 +38,28 @@ impl<T: Pod> Mapped<T> {
     /// # Errors
     /// When the kernel refuses: the map is smaller, frozen, or not mappable.
     pub fn new(fd: impl AsFd, rows: usize) -> io::Result<Self> {
-        let bytes = rows * size_of::<T>();
+        Self::part(fd, 0, rows)
+    }
+
+    /// Maps the array behind `fd` as far as `rows` rows of `T` that begin `offset` bytes into it.
+    ///
+    /// # Errors
+    /// As [`Mapped::new`].
+    pub fn part(fd: impl AsFd, offset: usize, rows: usize) -> io::Result<Self> {
+        assert!(offset.is_multiple_of(8));
+        let bytes = offset + rows * size_of::<T>();
         // SAFETY: a fresh shared mapping at an address of the kernel's choice touches no memory of ours.
         let base =
             unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)? };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, bytes, rows, rest: PhantomData })
+        Ok(Self { base, bytes, first: offset / 8, rows, rest: PhantomData })
     }
 
     fn words(&self, row: usize) -> &[AtomicU64] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        // SAFETY: the mapping covers `rows` rows of `WORDS` aligned words and lives as long as `self`; `row` is below
-        // `rows`.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(row * Self::WORDS), Self::WORDS) }
+        // SAFETY: behind `first` words the mapping covers `rows` rows of `WORDS` aligned words, and it lives as long as `self`; `row`
+        // is below `rows`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.first + row * Self::WORDS), Self::WORDS) }
     }
 
     /// Reads a row, word by word.

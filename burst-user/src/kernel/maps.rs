@@ -8,7 +8,7 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::programs::ProgramFd;
 use burst_common::control::Control;
-use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS, class_row, endpoint_row, link_row};
+use burst_common::counter::{CLASS_ROWS, Counter, ROWS, class_row, endpoint_row, link_row};
 use burst_common::endpoint::Endpoint;
 use burst_common::gateway::{Gateway, Vlan};
 use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS, MAX_RETURNS, MAX_SLOTS};
@@ -16,6 +16,7 @@ use burst_common::link::Link;
 use burst_common::meta::{ABI, MAGIC, Meta, NAMES, Name};
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
+use burst_common::tables::Tables;
 use bytemuck::Zeroable;
 
 use super::error::{KernelError, Kind, errno, remedy, with_causes};
@@ -33,9 +34,7 @@ pub struct Maps {
     control: Mapped<Control>,
     gateways: Mapped<Gateway>,
     vlans: Map,
-    class_count: Mapped<Counter>,
-    endpoint_count: Mapped<Counter>,
-    link_count: Mapped<Counter>,
+    counts: Mapped<Counter>,
     devices: Map,
     meta: Map,
     names: Map,
@@ -97,9 +96,12 @@ impl Maps {
             result.map_err(|error| KernelError::os(format!("mapping {name} into memory"), &error))
         };
         macro_rules! map {
-            ($name:literal, $rows:expr) => {{
+            ($name:literal, $rows:expr) => {
+                map!($name, $rows, 0)
+            };
+            ($name:literal, $rows:expr, $offset:expr) => {{
                 let data = open($name)?;
-                let array = Mapped::new(data.fd().as_fd(), $rows);
+                let array = Mapped::part(data.fd().as_fd(), $offset, $rows);
                 match array {
                     Ok(array) => array,
                     Err(error) => return Err(mapped($name, Err(error)).expect_err("an error was passed")),
@@ -108,15 +110,13 @@ impl Maps {
         }
         Ok(Self {
             slots: map!("SLOTS", MAX_SLOTS),
-            endpoints: map!("ENDPOINTS", MAX_ENDPOINTS),
-            links: map!("LINKS", MAX_LINKS),
+            endpoints: map!("TABLES", MAX_ENDPOINTS, Tables::ENDPOINTS_OFFSET),
+            links: map!("TABLES", MAX_LINKS, Tables::LINKS_OFFSET),
             returns: map!("RETURNS", MAX_RETURNS),
-            control: map!("CONTROL", 1),
+            control: map!("TABLES", 1),
             gateways: map!("GATEWAYS", 2),
             vlans: Map::HashMap(open("VLANS")?),
-            class_count: map!("CLASS_COUNT", CLASS_ROWS * cpus),
-            endpoint_count: map!("ENDPOINT_COUNT", ENDPOINT_ROWS * cpus),
-            link_count: map!("LINK_COUNT", LINK_ROWS * cpus),
+            counts: map!("COUNTS", ROWS * cpus),
             devices: Map::DevMapHash(open("DEVICES")?),
             meta: Map::Array(open("META")?),
             names: Map::Array(open("NAMES_OF")?),
@@ -238,7 +238,8 @@ impl Maps {
         for cpu in 0..self.cpus {
             for class in 0..MAX_CLASSES {
                 for reason in 0..MAX_REASONS {
-                    add(&mut sums[class * MAX_REASONS + reason], self.class_count.read(class_row(cpu, class, reason)));
+                    let row = class_row(class, reason);
+                    add(&mut sums[row], self.counts.read(cpu * ROWS + row));
                 }
             }
         }
@@ -248,19 +249,19 @@ impl Maps {
     /// Sums an endpoint's counter of one direction.
     #[must_use]
     pub fn endpoint_counter(&self, id: EndpointId, direction: usize) -> Counter {
-        self.sum(&self.endpoint_count, |cpu| endpoint_row(cpu, id as usize, direction))
+        self.sum(endpoint_row(id as usize, direction))
     }
 
     /// Sums a link's counter of one direction.
     #[must_use]
     pub fn link_counter(&self, id: u8, direction: usize) -> Counter {
-        self.sum(&self.link_count, |cpu| link_row(cpu, id as usize, direction))
+        self.sum(link_row(id as usize, direction))
     }
 
-    fn sum(&self, rows: &Mapped<Counter>, row: impl Fn(usize) -> usize) -> Counter {
+    fn sum(&self, row: usize) -> Counter {
         let mut sum = Counter::default();
         for cpu in 0..self.cpus {
-            add(&mut sum, rows.read(row(cpu)));
+            add(&mut sum, self.counts.read(cpu * ROWS + row));
         }
         sum
     }

@@ -184,14 +184,15 @@ impl Entries {
     }
 }
 
-/// Entries read by one call of [`read_all`].
+/// Entries read by one call of [`read_all`], at most.
 const BATCH: usize = 4096;
 
 /// Reads a hash map, a trie or an array (BPF_MAP_LOOKUP_BATCH). Entries that come and go meanwhile may or may not be there.
 pub(super) fn read_all(map: BorrowedFd<'_>) -> io::Result<Entries> {
-    let (key_size, value_size) = map_sizes(map)?;
+    let Shape { key_size, value_size, entries, .. } = map_shape(map)?;
+    let batch = entries.min(BATCH);
     let mut all = Entries { key_size, value_size, ..Entries::default() };
-    let (mut keys, mut values) = (vec![0; key_size * BATCH], vec![0; value_size * BATCH]);
+    let (mut keys, mut values) = (vec![0; key_size * batch], vec![0; value_size * batch]);
     // The position is a u32 for hash maps and a key for all others (kernel/bpf/syscall.c, `generic_map_lookup_batch`).
     let (mut position, mut next) = (vec![0u8; key_size.max(4)], vec![0u8; key_size.max(4)]);
     let mut started = false;
@@ -201,9 +202,9 @@ pub(super) fn read_all(map: BorrowedFd<'_>) -> io::Result<Entries> {
         attr.batch.out_batch = next.as_mut_ptr() as u64;
         attr.batch.keys = keys.as_mut_ptr() as u64;
         attr.batch.values = values.as_mut_ptr() as u64;
-        attr.batch.count = BATCH as u32;
+        attr.batch.count = batch as u32;
         attr.batch.map_fd = map.as_raw_fd() as u32;
-        // SAFETY: both buffers have room for `BATCH` entries of this map's sizes, which were asked for above and never
+        // SAFETY: both buffers have room for `batch` entries of this map's sizes, which were asked for above and never
         // change; a position is no longer than a key, or four bytes.
         let done = match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) } {
             Ok(_) => false,

@@ -4,7 +4,7 @@ use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXT
 use burst_common::flow::wide;
 use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
-use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy, ROOM_SHIFT};
+use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy, ROOM_SHIFT, TAGGED};
 use burst_common::returns::Return;
 use burst_common::slot::{self, EndpointId};
 use bytemuck::Zeroable;
@@ -183,6 +183,9 @@ pub fn compile(config: &Config, ids: &Ids) -> Result<Compiled, CompileError> {
         numbered.iter().map(|(class, index, _)| RuleName { class: class.name.clone(), index: *index }).collect();
     for endpoint in &endpoints {
         policy.modes |= 1 << endpoint.row.mode;
+    }
+    if config.links.iter().any(|link| link.vlan.is_some()) {
+        policy.modes |= TAGGED;
     }
     Ok(Compiled { policy, large, guard, guard_large, returns: returns.into_rows(), endpoints, rules })
 }

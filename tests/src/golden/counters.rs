@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
-use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, LINK_ROWS, OUT};
+use burst_common::counter::{CLASS_ROWS, Counter, ENDPOINT_ROWS, OUT, ROWS};
 use burst_common::limits::MAX_REASONS;
 use burst_common::reason::{Note, Reason};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -22,6 +22,21 @@ pub enum Count {
     Endpoint(u16, usize),
     /// Link id and direction.
     Link(u8, usize),
+}
+
+impl Count {
+    /// What a row of one CPU counts.
+    fn of_row(row: usize) -> Self {
+        if row < CLASS_ROWS {
+            return Self::Class(row / MAX_REASONS, row % MAX_REASONS);
+        }
+        let row = row - CLASS_ROWS;
+        if row < ENDPOINT_ROWS {
+            return Self::Endpoint((row / 2) as u16, row % 2);
+        }
+        let row = row - ENDPOINT_ROWS;
+        Self::Link((row / 2) as u8, row % 2)
+    }
 }
 
 /// As a failed test shows it.
@@ -86,11 +101,11 @@ impl Drop for Window {
 
 /// Every counter there is.
 pub struct Counters {
-    windows: [Window; 3],
+    window: Window,
 }
 
-/// All counters at one moment, by map.
-pub struct Snapshot([Vec<Counter>; 3]);
+/// All counters at one moment.
+pub struct Snapshot(Vec<Counter>);
 
 impl Counters {
     /// Opens the maps that are pinned in a directory.
@@ -98,38 +113,30 @@ impl Counters {
     /// # Errors
     /// When one is missing or cannot be mapped.
     pub fn open(dir: &Path, cpus: usize) -> Result<Self> {
-        let class = |row| Count::Class(row / MAX_REASONS, row % MAX_REASONS);
-        let windows = [
-            Window::open(&dir.join("CLASS_COUNT"), CLASS_ROWS, cpus, class)?,
-            Window::open(&dir.join("ENDPOINT_COUNT"), ENDPOINT_ROWS, cpus, |row| {
-                Count::Endpoint((row / 2) as u16, row % 2)
-            })?,
-            Window::open(&dir.join("LINK_COUNT"), LINK_ROWS, cpus, |row| Count::Link((row / 2) as u8, row % 2))?,
-        ];
-        Ok(Self { windows })
+        Ok(Self { window: Window::open(&dir.join("COUNTS"), ROWS, cpus, Count::of_row)? })
     }
 
     /// Reads them all.
     #[must_use]
     pub fn read(&self) -> Snapshot {
-        Snapshot(self.windows.each_ref().map(Window::read))
+        Snapshot(self.window.read())
     }
 
     /// What moved from `before` to `now`, summed over CPUs. A counter that fell shows as an enormous number.
     #[must_use]
     pub fn moved(&self, before: &Snapshot, now: &Snapshot) -> Moved {
         let mut moved = Moved::new();
-        for (window, (before, now)) in self.windows.iter().zip(before.0.iter().zip(&now.0)) {
-            // Compared in pieces, which is one call each: few differ.
-            let pieces = before.chunks(window.per_cpu.min(256)).zip(now.chunks(window.per_cpu.min(256)));
-            for (piece, (before, now)) in pieces.enumerate().filter(|(_, (before, now))| !same(before, now)) {
-                for (row, (then, now)) in before.iter().zip(now).enumerate().filter(|(_, (then, now))| then != now) {
-                    let row = piece * window.per_cpu.min(256) + row;
-                    let sum = moved.entry((window.name)(row % window.per_cpu)).or_default();
-                    sum.packets = sum.packets.wrapping_add(now.packets.wrapping_sub(then.packets));
-                    sum.bytes = sum.bytes.wrapping_add(now.bytes.wrapping_sub(then.bytes));
-                    sum.openers = sum.openers.wrapping_add(now.openers.wrapping_sub(then.openers));
-                }
+        let window = &self.window;
+        // Compared in pieces, which is one call each: few differ.
+        let size = window.per_cpu.min(256);
+        let pieces = before.0.chunks(size).zip(now.0.chunks(size));
+        for (piece, (before, now)) in pieces.enumerate().filter(|(_, (before, now))| !same(before, now)) {
+            for (row, (then, now)) in before.iter().zip(now).enumerate().filter(|(_, (then, now))| then != now) {
+                let row = piece * size + row;
+                let sum = moved.entry((window.name)(row % window.per_cpu)).or_default();
+                sum.packets = sum.packets.wrapping_add(now.packets.wrapping_sub(then.packets));
+                sum.bytes = sum.bytes.wrapping_add(now.bytes.wrapping_sub(then.bytes));
+                sum.openers = sum.openers.wrapping_add(now.openers.wrapping_sub(then.openers));
             }
         }
         moved
