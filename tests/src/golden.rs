@@ -7,6 +7,7 @@
 
 pub mod counters;
 pub mod kernel_return;
+pub mod layers;
 pub mod row;
 pub mod sentinel;
 

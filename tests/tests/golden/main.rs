@@ -11,6 +11,7 @@ mod gateway;
 mod icmp;
 mod kernel_link;
 mod kernel_return;
+mod layers;
 mod links;
 mod malformed;
 mod many_rules;

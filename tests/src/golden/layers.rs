@@ -1,0 +1,97 @@
+//! The three layers that keep payment here, one at a time: the others are told wrong things, by the same object. An instance is
+//! told its policy and what the guard consults apart from each other, and the sentinel is told by itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use serde_json::Value;
+
+use super::sentinel::Sentinel;
+use super::{Bed, Entry};
+
+impl Bed {
+    /// Tells all instances that are loaded from now on that the rules of keep classes are those of another class, which may leave.
+    /// What guard and sentinel consult stays, and so does all else.
+    pub fn mislead(&mut self, class: &str) {
+        let class = self.class(class) as u8;
+        let policy = &mut self.compiled.policy;
+        for (rule, of) in policy.rule_class.iter_mut().enumerate() {
+            if policy.keep & 1 << rule != 0 {
+                *of = class;
+            }
+        }
+        policy.keep = 0;
+        self.instances.clear();
+    }
+
+    /// Gives all instances that are loaded from now on a guard that knows no rule.
+    pub fn blind_guard(&mut self) {
+        (self.compiled.guard, self.compiled.guard_large) = (bytemuck::Zeroable::zeroed(), None);
+        self.instances.clear();
+    }
+
+    /// Lets packets be redirected out of a device, through the sentinel if there is one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn reach_through(&mut self, device: &str, sentinel: Option<&mut Sentinel>) -> Result<()> {
+        let index = self.indices[device];
+        let program = match sentinel {
+            Some(sentinel) => {
+                let program = sentinel.instance().ebpf().program_mut("sentinel").context("no sentinel")?;
+                let program: &mut Xdp = program.try_into()?;
+                Some(program.fd()?.try_clone()?)
+            }
+            None => None,
+        };
+        self.edge.run(|| self.devices.insert(index, index, program.as_ref(), 0))??;
+        self.reachable.insert(index);
+        Ok(())
+    }
+
+    /// Sends a frame through an entry's program as if its device had received it, `count` times, each time for real.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send(&mut self, entry: Entry, frame: &[u8], count: u32) -> Result<()> {
+        let context = self.context(entry, frame.len())?;
+        self.instance(entry)?;
+        let (edge, instances) = (&self.edge, &mut self.instances);
+        let program = instances.get_mut(&entry).context("it was just loaded")?.program();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::new()
+        };
+        edge.run(|| program.test_run(options))??;
+        Ok(())
+    }
+
+    /// Waits until the far end of a device has received `count` packets since it had received `before`, and a little longer.
+    ///
+    /// # Errors
+    /// When it received more, or fewer in time.
+    pub fn arrived(&self, device: &str, before: u64, count: u64) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(5);
+        while self.received(device)? < before + count && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let arrived = self.received(device)? - before;
+        ensure!(arrived == count, "{arrived} packets arrived behind {device}, not {count}");
+        Ok(())
+    }
+
+    /// Packets that the far end of a device has received.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn received(&self, device: &str) -> Result<u64> {
+        let text = self.far.exec("ip", &["-json", "-stats", "link", "show", "dev", device])?;
+        let links: Value = serde_json::from_str(&text)?;
+        links[0]["stats64"]["rx"]["packets"].as_u64().with_context(|| format!("no count in {text}"))
+    }
+}
