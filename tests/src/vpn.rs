@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::netns::Namespace;
 use crate::topology::Topology;
 
 /// The device, in EDGE and in DIRECT_CONNECT.
@@ -66,7 +67,7 @@ impl<'a> Vpn<'a> {
     /// When the kernel refuses.
     pub fn start(topology: &'a Topology, offload: Offload) -> Result<Self> {
         let sides = [&topology.edge, &topology.direct_connect];
-        let [edge, router] = sides.map(|side| side.run(|| open(offload)).and_then(|opened| opened));
+        let [edge, router] = sides.map(|side| open(side, offload));
         let (edge, router) = (Arc::new(edge?), Arc::new(router?));
         let address = |last: u8| {
             format!(
@@ -123,7 +124,7 @@ impl Drop for Vpn<'_> {
 }
 
 /// `struct virtio_net_hdr`: flags, kind of merging, and lengths (include/uapi/linux/virtio_net.h).
-const HEADER: usize = 10;
+pub const HEADER: usize = 10;
 
 /// Carries packets until the device they come from is gone.
 fn carry(mut from: &File, mut to: &File, offload: Offload, passed: &Mutex<Passed>) {
@@ -154,8 +155,17 @@ fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// Makes the device in the network namespace of the calling thread. It goes with the file.
-fn open(offload: Offload) -> Result<File> {
+/// Makes the device in a namespace; it is not up, and goes with the file. With [`Offload::All`], a [`HEADER`] stands before
+/// each packet.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn open(namespace: &Namespace, offload: Offload) -> Result<File> {
+    namespace.run(|| open_here(offload))?
+}
+
+/// As [`open`], in the network namespace of the calling thread.
+fn open_here(offload: Offload) -> Result<File> {
     // include/uapi/linux/if_tun.h.
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;

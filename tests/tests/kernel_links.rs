@@ -1,7 +1,7 @@
 //! Links that the routing table picks the way of (`via = "kernel"`): whole bodies over a VPN without Ethernet headers and over an
 //! Ethernet device, both families; what the daemon makes of the device and of the routes; and what it leaves on the host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -298,6 +298,26 @@ fn connections_over_a_vpn_outlive_the_daemon_and_detaching_leaves_nothing() -> R
     }
     assert_eq!(remains(&topology)?, [""; 0]);
     all_at(&topology, 2, Site::Local)
+}
+
+#[test]
+fn payment_that_a_route_leads_into_the_vpn_is_stopped_where_that_is_asked_for() -> Result<()> {
+    let topology = Topology::new()?;
+    let vpn = Vpn::start(&topology, Offload::All)?;
+    let daemon = Daemon::start(&topology, &Settings { enforce: true, ..over(Lines::Kernel(VPN_DEVICE)) })?;
+    for (number, family) in (1..).zip(Family::ALL) {
+        let length = if family == Family::V4 { 32 } else { 128 };
+        vpn.route("add", &format!("{}/{length}", PAYMENT.address.of(family)))?;
+        let open = || drop(TcpStream::connect_timeout(&PAYMENT.at(family), Duration::from_millis(200)));
+        topology.client.run(open)?;
+        let wanted = || Ok(Some(daemon.status()?.events).filter(|events| events.stopped >= number));
+        let events = poll::until("an event in status", PATIENCE, wanted)?;
+        assert_eq!((events.guard, events.stopped_own, events.reported), (0, 0, 0), "{events:?}");
+        let last = events.recent.last().context("an event")?;
+        assert_eq!((last.dst.as_str(), last.device.as_str()), (PAYMENT.at(family).to_string().as_str(), VPN_DEVICE));
+    }
+    assert_eq!(vpn.passed().map(|passed| passed.of(is_payment)), [0, 0]);
+    Ok(())
 }
 
 #[test]
