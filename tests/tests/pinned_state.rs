@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::maps::xdp::DevMapHash;
@@ -17,9 +18,12 @@ use burst_tests::dir::RunDir;
 use burst_tests::foreign::{ARRAY, Layout, egress, ingress, pass, pin_map};
 use burst_tests::link::{End, veth};
 use burst_tests::netns::Namespace;
+use burst_tests::poll;
 use burst_tests::topology::{DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_DX_MAC, SECOND_DX_DEVICE};
 
 const SEED: u64 = 7;
+/// How long the kernel may take to let go of a link.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host with two links, each a pair of devices.
 struct Host {
@@ -289,11 +293,16 @@ fn a_device_that_the_routing_table_picks_has_a_sentinel_and_a_way_back_before_an
     // The link is configured no more.
     let foreign_again = [ingress(&host.edge, "vpn0")?, egress(&host.edge, "vpn0")?];
     assert_eq!(done(host.install_on(XdpMode::Native, &[])??), []);
-    assert_eq!(sides()?.each_ref().map(|side| names(side)), [["foreign"], ["foreign"]]);
+    let others_only = || {
+        let left = sides()?.each_ref().map(|side| names(side));
+        Ok((left == [["foreign"], ["foreign"]]).then_some(()))
+    };
+    // A link ends a moment after its pin: the kernel waits for who may still look at the pin (RCU).
+    poll::until("burst's programs to be gone, and nobody else's", PATIENCE, others_only)?;
     assert_eq!(host.pins()?, [""; 0]);
     host.install_on(XdpMode::Native, std::slice::from_ref(&again))??;
     assert_eq!(kernel::detach(&host.pin_dir)?, ["vpn0"]);
-    assert_eq!(sides()?.each_ref().map(|side| names(side)), [["foreign"], ["foreign"]], "what is not burst's stays");
+    poll::until("what is not burst's to be all that is left", PATIENCE, others_only)?;
     assert_eq!(before.each_ref().map(|side| names(side)), [["foreign"], ["foreign"]]);
     drop((foreign, foreign_again));
     Ok(())
