@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 mod ways;
 
 use burst::config::model::Link;
-use burst::netlink::{Error, Family, LinkState, NetState, Netlink, Owner, Resolution, Watch, Why, forwarding, watch};
+use burst::netlink::{
+    Error, Family, LinkState, NetState, Netlink, Owner, Resolution, Targets, Watch, Why, forwarding, watch,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use tokio::sync::watch::Receiver;
 
@@ -138,7 +140,8 @@ fn address(text: &str) -> IpAddr {
 }
 
 async fn start(next_hop: &str) -> (Watch, Receiver<NetState>) {
-    let watch = watch(&[link(next_hop)], &["eth1".to_owned(), "eth9".to_owned()]).await.expect("watch starts");
+    let watch =
+        watch(&[link(next_hop)], &["eth1".to_owned(), "eth9".to_owned()], &Targets::new()).await.expect("watch starts");
     let state = watch.state();
     (watch, state)
 }

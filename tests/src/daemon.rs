@@ -36,11 +36,24 @@ pub enum Way {
     Mixed,
 }
 
+/// By which links they go there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// Next hops: `dx-1`, and `dx-2` where there is a second line.
+    NextHops,
+    /// `vpn` alone, which the routing table picks the way of, by this device.
+    Kernel(&'static str),
+    /// `dx-1`, and `vpn` by this device where `dx-1` is down.
+    Fallback(&'static str),
+}
+
 /// What differs from test to test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// How packets go to the cloud.
     pub way: Way,
+    /// By which links.
+    pub lines: Lines,
     /// `mode = "shadow"`.
     pub shadow: bool,
     /// `trace`.
@@ -59,6 +72,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             way: Way::Dnat,
+            lines: Lines::NextHops,
             shadow: false,
             trace: false,
             enforce: false,
@@ -87,12 +101,6 @@ socket    = "{socket}"
 on_exit   = "{on_exit}"
 trace     = {trace}
 sentinel  = "{sentinel}"
-
-[[link]]
-name     = "dx-1"
-device   = "{DX_DEVICE}"
-next_hop = "{next_hop}"
-mtu      = {mtu}
 "#,
         mode = if settings.shadow { "shadow" } else { "active" },
         pins = dir("pins"),
@@ -100,15 +108,10 @@ mtu      = {mtu}
         on_exit = if settings.detach_on_exit { "detach" } else { "leave" },
         trace = settings.trace,
         sentinel = if settings.enforce { "enforce" } else { "report" },
-        next_hop = DIRECT_CONNECT.v4,
-        mtu = topology.options.dx_mtu,
     );
-    if topology.options.second_line {
-        // By its IPv6 address: neighbours of both families are equals, too.
-        text += &format!(
-            "\n[[link]]\nname     = \"dx-2\"\ndevice   = \"{SECOND_DX_DEVICE}\"\nnext_hop = \"{}\"\nmtu      = {}\n",
-            SECOND_DIRECT_CONNECT.v6, topology.options.dx_mtu,
-        );
+    for (name, device, way) in links(topology, settings.lines) {
+        let mtu = topology.options.dx_mtu;
+        text += &format!("\n[[link]]\nname     = \"{name}\"\ndevice   = \"{device}\"\n{way}\nmtu      = {mtu}\n");
     }
     text += &format!(
         "\n[class.{}]\nkeep  = true\nmatch = [{{ dst = [\"{}/32\", \"{}/128\"], proto = \"tcp\", ports = [{}] }}]\n",
@@ -118,6 +121,20 @@ mtu      = {mtu}
         text += &shop(topology, settings, &class);
     }
     text
+}
+
+/// Name and device of each link, and what it goes by.
+fn links(topology: &Topology, lines: Lines) -> Vec<(&'static str, &'static str, String)> {
+    let first = ("dx-1", DX_DEVICE, format!("next_hop = \"{}\"", DIRECT_CONNECT.v4));
+    // By its IPv6 address: neighbours of both families are equals, too.
+    let second = ("dx-2", SECOND_DX_DEVICE, format!("next_hop = \"{}\"", SECOND_DIRECT_CONNECT.v6));
+    let vpn = |device, rest: &str| ("vpn", device, format!("via      = \"kernel\"{rest}"));
+    match lines {
+        Lines::NextHops if topology.options.second_line => vec![first, second],
+        Lines::NextHops => vec![first],
+        Lines::Kernel(device) => vec![vpn(device, "")],
+        Lines::Fallback(device) => vec![first, vpn(device, "\nfallback = true")],
+    }
 }
 
 /// A class of the shop.
@@ -173,7 +190,7 @@ capacity  = "100k flows/s"
         port = SHOP.port,
         idle = settings.idle_timeout.as_millis(),
         stabilize = settings.stabilize.as_millis(),
-        links = if topology.options.second_line { "\"dx-1\", \"dx-2\"" } else { "\"dx-1\"" },
+        links = quoted(links(topology, settings.lines).iter().map(|(name, ..)| format!("\"{name}\"")).collect()),
     )
 }
 

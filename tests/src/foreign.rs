@@ -16,6 +16,7 @@ const BPF_OBJ_PIN: i64 = 6;
 const BPF_LINK_CREATE: i64 = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 /// To the next program (`TCX_NEXT`).
 const TCX_NEXT: i32 = -1;
@@ -132,6 +133,18 @@ pub fn pass(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
 /// # Errors
 /// When a device does not exist or the kernel refuses.
 pub fn egress(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
+    classifier(namespace, device, BPF_TCX_EGRESS)
+}
+
+/// As [`egress`], of what arrives by a device.
+///
+/// # Errors
+/// As [`egress`].
+pub fn ingress(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
+    classifier(namespace, device, BPF_TCX_INGRESS)
+}
+
+fn classifier(namespace: &Namespace, device: &str, attach_type: u32) -> Result<OwnedFd> {
     // r0 = TCX_NEXT; return r0.
     let instructions = [instruction(0xb7, 0, TCX_NEXT), instruction(0x95, 0, 0)];
     let mut load = ProgramLoad {
@@ -146,7 +159,7 @@ pub fn egress(namespace: &Namespace, device: &str) -> Result<OwnedFd> {
     let link = LinkCreate {
         program: u32::try_from(program.as_raw_fd())?,
         ifindex: namespace.ifindex(device)?,
-        attach_type: BPF_TCX_EGRESS,
+        attach_type,
         flags: 0,
     };
     namespace.run(|| open(BPF_LINK_CREATE, &link))?

@@ -6,6 +6,7 @@
 //! is on the wire: where a redirect goes is seen from the device map, which then holds that device alone.
 
 pub mod counters;
+pub mod bare;
 pub mod kernel_return;
 pub mod layers;
 pub mod row;

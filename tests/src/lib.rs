@@ -43,6 +43,7 @@ pub mod process;
 
 pub mod link;
 pub mod topology;
+pub mod vpn;
 
 pub mod body;
 pub mod client;

@@ -1,6 +1,6 @@
 //! What really passes a device, counted by flow from a packet socket: the independent witness for "no payment left".
 //! On the receiving peer of a redirect it sees what XDP sent (on the sending device nothing of the kind would show).
-//! It counts and keeps no bytes.
+//! It counts, and keeps bytes only where it is asked to.
 
 use std::collections::BTreeMap;
 use std::io::Error;
@@ -41,6 +41,7 @@ pub type Flows = BTreeMap<Flow, u64>;
 #[derive(Debug)]
 pub struct Sniffer {
     flows: Arc<Mutex<Flows>>,
+    frames: Option<Arc<Mutex<Vec<Vec<u8>>>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -51,13 +52,32 @@ impl Sniffer {
     /// # Errors
     /// When there is no such device or the kernel refuses.
     pub fn start(namespace: &Namespace, device: &str) -> Result<Self> {
+        Self::open(namespace, device, None)
+    }
+
+    /// As [`Sniffer::start`], and keeps the IP frames that come in.
+    ///
+    /// # Errors
+    /// As [`Sniffer::start`].
+    pub fn keeping(namespace: &Namespace, device: &str) -> Result<Self> {
+        Self::open(namespace, device, Some(Arc::default()))
+    }
+
+    fn open(namespace: &Namespace, device: &str, frames: Option<Arc<Mutex<Vec<Vec<u8>>>>>) -> Result<Self> {
         let index = i32::try_from(namespace.ifindex(device)?).context("an index of a device")?;
         let socket = namespace.run(|| open(index))??;
         let (flows, stop) = (Arc::<Mutex<Flows>>::default(), Arc::<AtomicBool>::default());
-        let (shared, stopped) = (Arc::clone(&flows), Arc::clone(&stop));
-        let work = move || watch(&socket, &shared, &stopped);
+        let (shared, kept, stopped) = (Arc::clone(&flows), frames.clone(), Arc::clone(&stop));
+        let work = move || watch(&socket, &shared, kept.as_deref(), &stopped);
         let thread = std::thread::Builder::new().name("sniffer".to_owned()).spawn(work).context("a thread")?;
-        Ok(Self { flows, stop, thread: Some(thread) })
+        Ok(Self { flows, frames, stop, thread: Some(thread) })
+    }
+
+    /// The frames that were kept since this was asked last.
+    #[must_use]
+    pub fn take_frames(&self) -> Vec<Vec<u8>> {
+        let take = |frames: &Arc<Mutex<_>>| std::mem::take(&mut *frames.lock().unwrap_or_else(PoisonError::into_inner));
+        self.frames.as_ref().map(take).unwrap_or_default()
     }
 
     /// Flows so far. A packet may take 50 ms to get here.
@@ -129,7 +149,12 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> Result<()> {
 }
 
 /// Receives until it is told to stop and nothing more is there.
-fn watch(socket: &OwnedFd, flows: &Mutex<Flows>, stop: &AtomicBool) -> Result<()> {
+fn watch(
+    socket: &OwnedFd,
+    flows: &Mutex<Flows>,
+    frames: Option<&Mutex<Vec<Vec<u8>>>>,
+    stop: &AtomicBool,
+) -> Result<()> {
     let mut buffer = vec![0_u8; 1 << 17];
     loop {
         // SAFETY: all zero is a valid sockaddr_ll.
@@ -161,6 +186,9 @@ fn watch(socket: &OwnedFd, flows: &Mutex<Flows>, stop: &AtomicBool) -> Result<()
         };
         if let Some(flow) = flow(&buffer[..received], from.sll_pkttype != libc::PACKET_OUTGOING) {
             *flows.lock().unwrap_or_else(PoisonError::into_inner).entry(flow).or_default() += 1;
+            if let Some(frames) = frames.filter(|_| flow.incoming) {
+                frames.lock().unwrap_or_else(PoisonError::into_inner).push(buffer[..received].to_vec());
+            }
         }
     }
 }

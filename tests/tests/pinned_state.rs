@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::maps::xdp::DevMapHash;
@@ -14,12 +15,15 @@ use burst::kernel::{self, Attached, Attachment, Device, Hook, Installation, Kern
 use burst::object;
 use burst::policy::compile::Compiled;
 use burst_tests::dir::RunDir;
-use burst_tests::foreign::{ARRAY, Layout, egress, pass, pin_map};
+use burst_tests::foreign::{ARRAY, Layout, egress, ingress, pass, pin_map};
 use burst_tests::link::{End, veth};
 use burst_tests::netns::Namespace;
+use burst_tests::poll;
 use burst_tests::topology::{DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_DX_MAC, SECOND_DX_DEVICE};
 
 const SEED: u64 = 7;
+/// How long the kernel may take to let go of a link.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host with two links, each a pair of devices.
 struct Host {
@@ -54,6 +58,12 @@ impl Host {
             links: vec![(1, 0)],
             via_kernel: false,
         })
+    }
+
+    /// A device without an Ethernet header, with a link that the routing table picks.
+    fn vpn(&self) -> Result<Device> {
+        self.edge.ip("tuntap add dev vpn0 mode tun\nlink set vpn0 up")?;
+        Ok(Device { mac: [0; 6], via_kernel: true, links: vec![(2, 0)], ..self.link("vpn0")? })
     }
 
     /// Installs and attaches to links' devices, as a daemon does that then ends. Says of each device's entry what was done.
@@ -228,8 +238,6 @@ fn where_there_are_no_links_of_traffic_control_a_filter_stands_before_others() -
     host.edge.exec("tc", &[&["filter", "add", "dev", DX_DEVICE, "egress", "pref", "7"][..], &bytecode].concat())?;
     let before = filters()?;
     let install = || host.install_as(XdpMode::Native, std::slice::from_ref(&link), Installation::without_tcx);
-    let done = |attached: Vec<Attachment>| attached.into_iter().map(|a| (a.hook, a.attached)).collect::<Vec<_>>();
-
     assert_eq!(done(install()??), [(Hook::Egress, Attached::New), (Hook::Xdp, Attached::New)]);
     let first = filters()?;
     assert!(first.starts_with("filter protocol all pref 1 bpf"), "{first}");
@@ -246,14 +254,113 @@ fn where_there_are_no_links_of_traffic_control_a_filter_stands_before_others() -
     Ok(())
 }
 
+fn done(attached: Vec<Attachment>) -> Vec<(Hook, Attached)> {
+    attached.into_iter().map(|attachment| (attachment.hook, attachment.attached)).collect()
+}
+
+#[test]
+fn a_device_that_the_routing_table_picks_has_a_sentinel_and_a_way_back_before_anything_else() -> Result<()> {
+    let host = Host::new()?;
+    let vpn = host.vpn()?;
+    let foreign = [ingress(&host.edge, "vpn0")?, egress(&host.edge, "vpn0")?];
+    let sides = || -> Result<[Vec<(String, u32)>; 2]> {
+        Ok([host.classifiers("vpn0", TcAttachType::Ingress)?, host.classifiers("vpn0", TcAttachType::Egress)?])
+    };
+    let names = |side: &[(String, u32)]| side.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let before = sides()?;
+    let install = || host.install_on(XdpMode::Native, std::slice::from_ref(&vpn));
+
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::New), (Hook::Ingress, Attached::New)]);
+    let first = sides()?;
+    assert_eq!(first.each_ref().map(|side| names(side)), [["burst_return", "foreign"], ["sentinel_tc", "foreign"]]);
+    assert_eq!((host.pins()?, host.runs("vpn0")?), (vec!["vpn0:egress".to_owned(), "vpn0:ingress".to_owned()], None));
+    assert_eq!(host.devmap()?, BTreeMap::new(), "nothing is redirected there");
+
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::Replaced), (Hook::Ingress, Attached::Replaced)]);
+    let second = sides()?;
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!((second.len(), &second[1]), (2, &first[1]), "in the place of the former one, and nobody else's");
+        assert_ne!(second[0].1, first[0].1);
+    }
+
+    // The device is made anew: its programs went with it.
+    host.edge.ip("link del vpn0")?;
+    let again = host.vpn()?;
+    let attached = host.install_on(XdpMode::Native, std::slice::from_ref(&again))??;
+    assert_eq!(done(attached), [(Hook::Egress, Attached::New), (Hook::Ingress, Attached::New)]);
+    assert_eq!(sides()?.each_ref().map(|side| names(side)), [["burst_return"], ["sentinel_tc"]]);
+
+    // The link is configured no more.
+    let foreign_again = [ingress(&host.edge, "vpn0")?, egress(&host.edge, "vpn0")?];
+    assert_eq!(done(host.install_on(XdpMode::Native, &[])??), []);
+    let others_only = || {
+        let left = sides()?.each_ref().map(|side| names(side));
+        Ok((left == [["foreign"], ["foreign"]]).then_some(()))
+    };
+    // A link ends a moment after its pin: the kernel waits for who may still look at the pin (RCU).
+    poll::until("burst's programs to be gone, and nobody else's", PATIENCE, others_only)?;
+    assert_eq!(host.pins()?, [""; 0]);
+    host.install_on(XdpMode::Native, std::slice::from_ref(&again))??;
+    assert_eq!(kernel::detach(&host.pin_dir)?, ["vpn0"]);
+    poll::until("what is not burst's to be all that is left", PATIENCE, others_only)?;
+    assert_eq!(before.each_ref().map(|side| names(side)), [["foreign"], ["foreign"]]);
+    drop((foreign, foreign_again));
+    Ok(())
+}
+
+#[test]
+fn vlans_on_a_device_do_not_make_its_ethernet_header_disappear() -> Result<()> {
+    let host = Host::new()?;
+    // What the verifier leaves of the program depends on whether there is a header to be made.
+    let size = |device: &Device| -> Result<u32> {
+        host.install_on(XdpMode::Native, std::slice::from_ref(device))??;
+        let (_, programs) = host.edge.run(|| SchedClassifier::query_tcx(&device.name, TcAttachType::Ingress))??;
+        let program = programs.first().context("burst_return")?;
+        program.size_translated().context("its size")
+    };
+    let ethernet = Device { via_kernel: true, ..host.link(DX_DEVICE)? };
+    let plain = size(&ethernet)?;
+    assert_eq!(size(&Device { other_macs: true, ..ethernet })?, plain);
+    assert_ne!(size(&host.vpn()?)?, plain, "a device without one");
+    Ok(())
+}
+
+#[test]
+fn where_there_are_no_links_of_traffic_control_the_way_back_is_a_filter_before_others() -> Result<()> {
+    let host = Host::new()?;
+    let vpn = host.vpn()?;
+    host.edge.exec("tc", &["qdisc", "add", "dev", "vpn0", "clsact"])?;
+    let bytecode = ["protocol", "all", "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1"];
+    host.edge.exec("tc", &[&["filter", "add", "dev", "vpn0", "ingress", "pref", "7"][..], &bytecode].concat())?;
+    let filters = || host.edge.exec("tc", &["filter", "show", "dev", "vpn0", "ingress"]);
+    let ours =
+        |text: &str| text.lines().filter(|line| line.contains("burst_return")).map(str::to_owned).collect::<Vec<_>>();
+    let before = filters()?;
+    let install = || host.install_as(XdpMode::Native, std::slice::from_ref(&vpn), Installation::without_tcx);
+
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::New), (Hook::Ingress, Attached::New)]);
+    let first = filters()?;
+    assert!(first.starts_with("filter protocol all pref 1 bpf"), "{first}");
+    assert_eq!(ours(&first).len(), 1, "{first}");
+    assert_eq!(done(install()??), [(Hook::Egress, Attached::Replaced), (Hook::Ingress, Attached::Replaced)]);
+    let second = filters()?;
+    assert_eq!(ours(&second).len(), 1, "{second}");
+    assert_ne!(ours(&second), ours(&first), "another program");
+    assert_eq!(host.edge.run(|| kernel::detach(&host.pin_dir))??, ["vpn0"]);
+    assert_eq!(filters()?, before, "what is not burst's stays");
+    Ok(())
+}
+
 #[test]
 fn a_failed_attach_takes_back_all_that_was_new() -> Result<()> {
     let host = Host::new()?;
     let _foreign = pass(&host.edge, SECOND_DX_DEVICE)?;
     let clients = Device { client: true, links: vec![], ..host.link(SECOND_DX_DEVICE)? };
-    let refused = host.install_on(XdpMode::Native, &[host.link(DX_DEVICE)?, clients])?.expect_err("a foreign program");
+    let devices = [host.link(DX_DEVICE)?, host.vpn()?, clients];
+    let refused = host.install_on(XdpMode::Native, &devices)?.expect_err("a foreign program");
     assert_eq!(refused.kind, Kind::Device, "{refused}");
     assert_eq!((host.pins()?, host.runs(DX_DEVICE)?), (vec![], None));
+    assert_eq!(host.classifiers("vpn0", TcAttachType::Ingress)?, []);
     assert_eq!(host.classifiers(DX_DEVICE, TcAttachType::Egress)?, []);
     assert_eq!(host.devmap()?, BTreeMap::new());
     Ok(())

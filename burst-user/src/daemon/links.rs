@@ -1,5 +1,7 @@
 //! What the kernel says of links and of the way to the clients → rows of the link, endpoint and gateway tables.
 
+use std::net::IpAddr;
+
 use burst_common::endpoint::Endpoint;
 use burst_common::flow::{addr4, addr6, wide};
 use burst_common::gateway::{self, Except};
@@ -53,6 +55,13 @@ pub(crate) fn gateway(gateway: &Gateway) -> Option<gateway::Gateway> {
     Some(row)
 }
 
+/// Whether packets of an endpoint can go over a link.
+pub(super) fn carries(state: &LinkState, endpoint: &CompiledEndpoint) -> bool {
+    let row = &endpoint.row;
+    let is_it = |address: &IpAddr| address.is_ipv4() == (row.family == 4) && wide(*address) == row.address;
+    state.up && !state.elsewhere.iter().any(is_it)
+}
+
 /// The row of an endpoint while the links are up for which `up` holds; `mtu` is what a link carries now.
 pub(crate) fn reach(endpoint: &CompiledEndpoint, up: impl Fn(u8) -> bool, mtu: impl Fn(u8) -> u16) -> Endpoint {
     Endpoint { room: endpoint.room(mtu), links: endpoint.links_word(up), ..endpoint.row }
@@ -62,6 +71,7 @@ pub(crate) fn reach(endpoint: &CompiledEndpoint, up: impl Fn(u8) -> bool, mtu: i
 mod tests {
     use super::*;
     use crate::netlink::{Lookup, Router, Why};
+    use burst_common::endpoint::link_at;
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0xff];
     const DEVICE: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -93,7 +103,50 @@ mod tests {
             up: true,
             why: Why::Up,
             mtu: 1500,
+            elsewhere: vec![],
         }
+    }
+
+    fn endpoint(address: &str, fallback: &[u8]) -> CompiledEndpoint {
+        let address: IpAddr = address.parse().unwrap();
+        let family = if address.is_ipv4() { 4 } else { 6 };
+        let row = Endpoint { address: wide(address), family, ..Endpoint::zeroed() };
+        CompiledEndpoint {
+            id: 1,
+            name: "promo/reserved".into(),
+            row,
+            links: vec![1, 2, 3],
+            fallback: fallback.to_vec(),
+        }
+    }
+
+    /// The links in an endpoint's table, of which `up` are up.
+    fn table(endpoint: &CompiledEndpoint, up: &[u8]) -> Vec<u8> {
+        let row = reach(endpoint, |link| up.contains(&link), |_| 1500);
+        let mut links: Vec<u8> = (0..8).map(|n| link_at(row.links, n)).collect();
+        links.sort_unstable();
+        links.dedup();
+        links
+    }
+
+    #[test]
+    fn a_link_that_stands_in_carries_nothing_while_another_is_up() {
+        let endpoint = endpoint("10.20.0.10", &[2, 3]);
+        for (up, used) in [(&[1, 2, 3][..], &[1][..]), (&[1, 3], &[1]), (&[2, 3], &[2, 3]), (&[3], &[3]), (&[], &[0])] {
+            assert_eq!(table(&endpoint, up), used, "{up:?}");
+        }
+        assert_eq!(table(&self::endpoint("10.20.0.10", &[]), &[1, 3]), [1, 3], "without any that stand in");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_routed_another_way_is_out_of_reach_over_a_link_that_is_up() {
+        let elsewhere = vec!["10.20.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
+        let up = LinkState { elsewhere, ..state() };
+        for (address, carried) in [("10.20.0.10", false), ("10.20.0.11", true), ("fd00::a", false), ("fd00::b", true)] {
+            assert_eq!(carries(&up, &endpoint(address, &[])), carried, "{address}");
+        }
+        assert!(carries(&up, &endpoint("a14:a::", &[])), "the same bytes as 10.20.0.10");
+        assert!(!carries(&LinkState { up: false, ..up }, &endpoint("10.20.0.11", &[])));
     }
 
     #[test]

@@ -230,12 +230,6 @@ impl<'a> Publisher<'a> {
     pub(super) fn follow_links(&mut self, net: &NetState) {
         self.follow_ways(net);
         let maps = &self.installation.maps;
-        let up: Vec<u8> = net
-            .links
-            .iter()
-            .filter(|link| link.up)
-            .map(|link| self.links.get(&link.name).copied().unwrap_or(0))
-            .collect();
         for (link, state) in self.config.links.iter().zip(&net.links) {
             let (Some(&id), Some(row)) = (self.links.get(&link.name), links::row(link, state)) else { continue };
             if maps.link(id) != row {
@@ -249,7 +243,9 @@ impl<'a> Publisher<'a> {
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
         for endpoint in &self.compiled.endpoints {
-            let row = links::reach(endpoint, |link| up.contains(&link), mtu);
+            let carries =
+                |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
+            let row = links::reach(endpoint, carries, mtu);
             let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);

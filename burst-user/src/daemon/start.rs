@@ -18,27 +18,68 @@ use crate::policy::ids::{Ids, Names};
 /// Starts to follow devices and neighbours, and checks that the host is fit.
 pub(super) async fn follow_kernel(config: &Config) -> Result<Watch, Error> {
     let clients = &config.edge.client;
-    let watch = netlink::watch(&config.links, clients).await?;
+    let watch = netlink::watch(&config.links, clients, &targets(config)).await?;
     let state = watch.state().borrow().clone();
     for client in &state.clients {
         present(&client.name, client.ifindex, "edge.client")?;
     }
     for (link, state) in config.links.iter().zip(&state.links) {
         present(&link.device, state.ifindex, &format!("link `{}`", link.name))?;
-        not_yet(link)?;
         tagged(link, state.why)?;
         forwards(config, &link.device)?;
+        if link.next_hop.is_none() {
+            sends_on(config, link)?;
+            accepts(&link.device)?;
+        }
     }
     Ok(watch)
 }
 
-/// What the built-in program does not do.
-fn not_yet(link: &Link) -> Result<(), KernelError> {
-    if link.next_hop.is_some() {
-        return Ok(());
+/// The endpoints that the kernel is to send packets to, by link.
+fn targets(config: &Config) -> netlink::Targets {
+    let tiers = || config.classes.iter().filter_map(|class| class.burst.as_ref()).flat_map(|burst| &burst.tiers);
+    let of = |link: &Link| {
+        let tiers = tiers().filter(|tier| tier.links.contains(&link.name));
+        let mut targets: Vec<_> = tiers.flat_map(|tier| tier.endpoints.iter().copied()).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        (link.name.clone(), targets)
+    };
+    config.links.iter().filter(|link| link.next_hop.is_none()).map(of).collect()
+}
+
+/// What goes by a link of `via = "kernel"` is sent on by the kernel, which does that where forwarding is on for clients.
+fn sends_on(config: &Config, link: &Link) -> Result<(), Error> {
+    let Some(switch) = holds_back(config)? else { return Ok(()) };
+    let message = format!("{switch} is 0: the kernel would send nothing by link `{}`", link.name);
+    Err(Error::Kernel(KernelError::new(Kind::Device, message, format!("sysctl -w {switch}=1"))))
+}
+
+/// The switch, as sysctl names it, by which the kernel does not send on what clients send, of a family that a class uses.
+fn holds_back(config: &Config) -> Result<Option<String>, netlink::Error> {
+    let [v4, v6] = shifted(config);
+    for client in &config.edge.client {
+        if v4 && !netlink::sends_on(client, Family::V4)? {
+            return Ok(Some(format!("net.ipv4.conf.{}.forwarding", client.replace('.', "/"))));
+        }
+        if v6 && !netlink::sends_on(client, Family::V6)? {
+            return Ok(Some("net.ipv6.conf.all.forwarding".to_owned()));
+        }
     }
-    let what = format!("link `{}`: this version of burst has no program for `via = \"kernel\"`", link.name);
-    Err(KernelError::new(Kind::Unsupported, what, "remove the link"))
+    Ok(None)
+}
+
+/// Strict reverse path filtering hurts few replies, so that it is no reason not to start.
+fn accepts(device: &str) -> Result<(), Error> {
+    if netlink::checks_sources(device)? {
+        tracing::warn!(
+            device,
+            "net.ipv4.conf.{}.rp_filter is 1: of replies, those are lost that the kernel has to fragment for their client; 2 lets \
+             them through, where `all` is not 1 either",
+            device.replace('.', "/")
+        );
+    }
+    Ok(())
 }
 
 fn present(device: &str, ifindex: u32, what: &str) -> Result<(), KernelError> {
@@ -104,14 +145,16 @@ fn not_forwarding(config: &Config, device: &str) -> Result<Option<&'static str>,
     Ok(None)
 }
 
-/// The state of the links as it matters: one whose device forwards no more is down, for its replies would be lost. The
-/// kernel tells nobody, so it is read each time.
+/// The state of the links as it matters: one whose device forwards no more is down, for its replies would be lost, and so is
+/// one that the kernel sends nothing by. The kernel tells nobody, so it is read each time.
 pub(super) fn with_forwarding(config: &Config, net: &NetState) -> NetState {
     let mut net = net.clone();
     for (link, state) in config.links.iter().zip(&mut net.links).filter(|(_, state)| state.up) {
         // What cannot be read is taken as it was.
         if let Ok(Some(_)) = not_forwarding(config, &link.device) {
             (state.up, state.why) = (false, Why::ForwardingOff);
+        } else if link.next_hop.is_none() && matches!(holds_back(config), Ok(Some(_))) {
+            (state.up, state.why) = (false, Why::ClientForwardingOff);
         }
     }
     net

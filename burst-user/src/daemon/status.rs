@@ -57,6 +57,11 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
             client.name
         ));
     }
+    for link in net.links.iter().filter(|link| link.up && !link.elsewhere.is_empty()) {
+        let endpoints: Vec<_> = link.elsewhere.iter().map(ToString::to_string).collect();
+        let (name, device) = (&link.name, &link.device);
+        warnings.push(format!("link {name}: the routing table does not send {} by {device}", endpoints.join(", ")));
+    }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     let mut status = Status {
         version: api::VERSION,

@@ -13,7 +13,7 @@ use super::tables::Tables;
 use crate::config::model::Config;
 use crate::daemon::{devices, endpoint_row, gateway_row, link_row, of_family};
 use crate::decide::spread;
-use crate::kernel::{Alone, Maps, Told};
+use crate::kernel::{Alone, Hook, Maps, Told};
 use crate::netlink::{ClientState, Gateway, LinkState, NetState, Router, Why};
 use crate::policy::compile::{Compiled, compile};
 use crate::policy::ids::{Ids, Names, endpoint_key};
@@ -52,6 +52,10 @@ pub(super) fn make(
     let devices = devices(config, &ids.links, &net);
     let own = devices.iter().find(|own| own.name == device).cloned();
     let own = own.ok_or_else(|| InspectError::Usage(format!("--in {device}: burst does not attach to this device")))?;
+    if !own.hooks().contains(&Hook::Xdp) {
+        let what = format!("--in {device}: what comes by a link of `via = \"kernel\"` goes through another program");
+        return Err(InspectError::Usage(what));
+    }
     let policy = own.policy(&compiled)?;
     let policy = Policy { mac: if request.any_mac { 0 } else { policy.mac }, ..policy };
     let told = Told {
@@ -90,6 +94,7 @@ fn up(config: &Config, indices: &BTreeMap<String, u32>) -> NetState {
         up: true,
         why: Why::Up,
         mtu: link.mtu,
+        elsewhere: Vec::new(),
     };
     let client = |name: &String| ClientState {
         name: name.clone(),

@@ -175,8 +175,9 @@ fn device_links(device: &Device) -> Result<Table<DeviceLink, DEVICE_LINKS>, Kern
 struct Loaded<'a> {
     device: &'a Device,
     instance: Instance,
-    /// Where the sentinel must be told another MAC address than the entry.
-    sentinel: Option<Instance>,
+    /// Where programs of traffic control must be told another MAC address than the entry: with zero, this looks at frames to
+    /// any, and those take the device for one without Ethernet headers.
+    other: Option<Instance>,
     /// The devmap's program.
     devmap: Option<ProgramFd>,
 }
@@ -184,8 +185,8 @@ struct Loaded<'a> {
 impl Loaded<'_> {
     /// The instance whose program belongs to a hook.
     fn of(&mut self, hook: Hook) -> &mut Instance {
-        match &mut self.sentinel {
-            Some(sentinel) if hook == Hook::Egress => sentinel,
+        match &mut self.other {
+            Some(other) if hook != Hook::Xdp => other,
             _ => &mut self.instance,
         }
     }
@@ -248,7 +249,8 @@ impl Installation {
                     .iter()
                     .any(|a| a.device == loaded.device.name && a.hook == Hook::Xdp && a.attached == Attached::Replaced)
             };
-            let unused = loaded.iter().filter(|loaded| !keeps(loaded)).map(|loaded| loaded.instance.step()).collect();
+            let unused =
+                loaded.iter().filter(|loaded| !keeps(loaded)).filter_map(|loaded| loaded.instance.step()).collect();
             if let Err(error) = steps::clear(&maps_dir(&self.pin_dir), &unused) {
                 tracing::error!(%error, "could not take back a program");
             }
@@ -275,9 +277,9 @@ impl Installation {
                 );
             }
         }
-        let used = loaded.iter().map(|loaded| loaded.instance.step()).collect();
+        let used = loaded.iter().filter_map(|loaded| loaded.instance.step()).collect();
         steps::clear_others(&maps_dir(&self.pin_dir), &used)?;
-        let instances = loaded.into_iter().flat_map(|loaded| [Some(loaded.instance), loaded.sentinel]).flatten();
+        let instances = loaded.into_iter().flat_map(|loaded| [Some(loaded.instance), loaded.other]).flatten();
         Ok((attached, instances.collect()))
     }
 
@@ -301,11 +303,10 @@ impl Installation {
         };
         let hooks = device.hooks();
         let mut loaded =
-            Loaded { device, instance: instance(&policy, hooks.contains(&Hook::Xdp))?, sentinel: None, devmap: None };
+            Loaded { device, instance: instance(&policy, hooks.contains(&Hook::Xdp))?, other: None, devmap: None };
         if device.other_macs && hooks.contains(&Hook::Egress) {
-            // The sentinel asks whether there is a MAC header by whether the device has an address.
             let policy = Policy { mac: mac_word(device.mac), ..policy };
-            loaded.sentinel = Some(instance(&policy, false)?);
+            loaded.other = Some(instance(&policy, false)?);
         }
         for &hook in hooks.iter().filter(|hook| **hook != Hook::Xdp) {
             attach::prepare(loaded.of(hook), hook)?;

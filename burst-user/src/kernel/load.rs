@@ -18,8 +18,10 @@ use crate::policy::dimensions::Large;
 pub struct Instance {
     ebpf: Ebpf,
     entry: Entry,
-    /// Where its second program is among those of all instances.
+    /// Where its second program is to be among those of all instances.
     step: u32,
+    /// Whether it is there.
+    placed: bool,
 }
 
 /// A program, and the one it jumps to with what it does not decide at once.
@@ -64,12 +66,14 @@ impl Instance {
         let steps = steps.map_err(|error| KernelError::os("a handle of the program", &error))?;
         let refused = |error: MapError| refused("putting the second program into its place", &error);
         let map = self.ebpf.map_mut(steps::MAP).ok_or_else(|| missing(steps::MAP))?;
-        ProgramArray::try_from(map).and_then(|mut map| map.set(self.step, &steps, 0)).map_err(refused)
+        ProgramArray::try_from(map).and_then(|mut map| map.set(self.step, &steps, 0)).map_err(refused)?;
+        self.placed = true;
+        Ok(())
     }
 
-    /// Where its second program is among those of all instances.
-    pub(super) const fn step(&self) -> u32 {
-        self.step
+    /// Where its second program is among those of all instances, if it was loaded.
+    pub(super) const fn step(&self) -> Option<u32> {
+        if self.placed { Some(self.step) } else { None }
     }
 
     /// Loads the devmap's program of a link device, and gives a handle of it.
@@ -185,7 +189,7 @@ fn make(
         }
     }
     freeze(&mut ebpf)?;
-    Ok(Instance { ebpf, entry, step })
+    Ok(Instance { ebpf, entry, step, placed: false })
 }
 
 fn missing(map: &str) -> KernelError {

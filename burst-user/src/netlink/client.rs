@@ -8,9 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
 use super::device::Device;
 use super::neighbour::{self, Neighbour, Request};
@@ -149,6 +151,29 @@ impl Netlink {
             .collect())
     }
 
+    /// Index of the device that the routing table sends an address by; `None` where it sends it nowhere, or to this host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn way(&self, to: IpAddr) -> Result<Option<u32>, Error> {
+        let mut message = RouteMessage::default();
+        (message.header.address_family, message.header.destination_prefix_length) = match to {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        message.attributes.push(RouteAttribute::Destination(to.into()));
+        let what = || format!("look up the route to {to}");
+        match self.ask((RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST), what).await {
+            Ok(messages) => Ok(messages.iter().find_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => oif(route),
+                _ => None,
+            })),
+            // None, and what unreachable, prohibit and blackhole routes answer (fib_props in net/ipv4/fib_semantics.c).
+            Err(error) if NO_ROUTE.iter().any(|&errno| error.is_errno(errno)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The entry of a neighbour, if there is one.
     ///
     /// # Errors
@@ -252,6 +277,16 @@ impl Netlink {
         };
         tokio::time::timeout(DEADLINE, collect).await.map_err(|_| Error::Deadline { what: what() })?
     }
+}
+
+/// Answers to a lookup that finds no way.
+const NO_ROUTE: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EAGAIN];
+
+fn oif(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
+    })
 }
 
 fn links(messages: &[RouteNetlinkMessage]) -> impl Iterator<Item = Device> {

@@ -10,6 +10,7 @@ use crate::config::model::Link;
 use super::clients::{ClientState, ClientVlan, Gateway};
 use super::device::{Device, Vlan};
 use super::neighbour::{Neighbour, Resolution};
+use super::routed::{Routed, Targets};
 
 /// The state of every configured link and client device, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub struct LinkState {
     pub why: Why,
     /// Largest IP packet in bytes: the smallest of what the configuration, the device and the VLAN device say.
     pub mtu: u16,
+    /// Where the routing table picks the way: the endpoints that it does not send by the device. They are out of reach over
+    /// this link, also while it is up.
+    pub elsewhere: Vec<IpAddr>,
 }
 
 /// Why a link or client device is up or not.
@@ -83,8 +87,12 @@ pub enum Why {
     Resolving,
     /// The next hop does not answer.
     NoAnswer,
+    /// The routing table, which picks the way, sends none of the link's endpoints by its device.
+    NotRouted,
     /// The device does not forward: replies could not be routed to clients.
     ForwardingOff,
+    /// A client device does not forward: the kernel would not send on what it is to send by this link.
+    ClientForwardingOff,
 }
 
 impl Device {
@@ -114,7 +122,9 @@ impl Why {
             Self::TagsStripped => "device takes VLAN tags off (ethtool -K DEVICE rxvlan off)",
             Self::Resolving => "next hop is being resolved",
             Self::NoAnswer => "next hop does not answer",
+            Self::NotRouted => "the routing table sends no endpoint by the device",
             Self::ForwardingOff => "forwarding is off on the device (sysctl)",
+            Self::ClientForwardingOff => "forwarding is off on a client device (sysctl)",
         }
     }
 }
@@ -134,12 +144,15 @@ pub(super) struct Table {
     next_hops: HashSet<IpAddr>,
     /// Devices that were asked whether they take VLAN tags off, and the answer.
     strips_tags: HashMap<u32, bool>,
+    /// What the routing table does with endpoints.
+    pub(super) routed: Routed,
 }
 
 impl Table {
     /// Knows nothing yet; neighbours other than the links' next hops will not be looked at, unless [`Self::look_at`] says so.
-    pub(super) fn new(links: &[Link]) -> Self {
-        Self { next_hops: links.iter().filter_map(|link| link.next_hop).collect(), ..Self::default() }
+    pub(super) fn new(links: &[Link], targets: &Targets) -> Self {
+        let next_hops = links.iter().filter_map(|link| link.next_hop).collect();
+        Self { next_hops, routed: Routed::new(targets), ..Self::default() }
     }
 
     /// Looks at the neighbours of another address, too.
@@ -236,10 +249,13 @@ impl Table {
             (device, _) => device,
         };
         let neighbour = upper.zip(link.next_hop).and_then(|(upper, hop)| self.neighbour(upper.ifindex, hop));
+        let (elsewhere, nowhere) = self.routed.elsewhere(&link.name, device.map_or(0, |device| device.ifindex));
         let why = match (device, upper) {
             (None, _) => Why::NoDevice,
             // Where the routing table picks the way, the kernel resolves and tags by itself, if there is anything to.
-            (Some(device), _) if link.next_hop.is_none() => device.carries(),
+            (Some(device), _) if link.next_hop.is_none() && device.carries() != Why::Up => device.carries(),
+            (Some(_), _) if link.next_hop.is_none() && nowhere => Why::NotRouted,
+            (Some(_), _) if link.next_hop.is_none() => Why::Up,
             (Some(device), _) if device.vlan.is_some() => Why::IsVlan,
             (Some(device), _) if device.mac.is_none() => Why::NotEthernet,
             (Some(device), _) if link.vlan.is_some() && self.strips(device) => Why::TagsStripped,
@@ -266,6 +282,7 @@ impl Table {
             up: why == Why::Up,
             why,
             mtu: mtu.map_or(link.mtu, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX).min(link.mtu)),
+            elsewhere,
         }
     }
 
@@ -326,7 +343,7 @@ mod tests {
     }
 
     fn table(devices: impl IntoIterator<Item = Device>, neighbours: impl IntoIterator<Item = Neighbour>) -> Table {
-        let mut table = Table::new(&[link(None)]);
+        let mut table = Table::new(&[link(None)], &Targets::new());
         table.set_devices(devices.into_iter().collect());
         for neighbour in neighbours {
             table.put_neighbour(neighbour.ifindex, neighbour.address, Some(neighbour));
@@ -369,6 +386,7 @@ mod tests {
                 up: true,
                 why: Why::Up,
                 mtu: 8500,
+                elsewhere: vec![],
             }
         );
         for (why, devices, neighbour) in [
@@ -391,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_the_kernel_picks_needs_a_device_that_carries_and_nothing_else() {
+    fn a_link_that_the_kernel_picks_needs_a_device_that_carries() {
         let vpn = Link { device: "wg0".into(), next_hop: None, mtu: 1420, ..link(None) };
         let tunnel = || Device { name: "wg0".into(), mac: None, mtu: 1400, ..parent() };
         let state = table([tunnel()], []).link(&vpn);

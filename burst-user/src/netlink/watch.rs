@@ -28,6 +28,7 @@ use super::device::Device;
 use super::gateway::Lookup;
 use super::neighbour::{Neighbour, Owner, Resolution};
 use super::offload;
+use super::routed::{self, Asked, Targets};
 use super::routes::{self, Ways};
 use super::state::{NetState, Table, Why};
 
@@ -71,21 +72,23 @@ impl Drop for Watch {
     }
 }
 
-/// Starts to follow the devices of links and clients, and to keep the links' next hops resolved, in the network
-/// namespace of the calling thread.
+/// Starts to follow the devices of links and clients, to keep the links' next hops resolved, and to ask the routing table
+/// about the targets of links without one, in the network namespace of the calling thread.
 ///
 /// # Errors
 /// The kernel's, when it cannot be asked for the present state. A device that does not exist is no error: it may
 /// appear, and its state says so until then.
-pub async fn watch(links: &[Link], clients: &[String]) -> Result<Watch, Error> {
+pub async fn watch(links: &[Link], clients: &[String], targets: &Targets) -> Result<Watch, Error> {
     let events = subscribe()?;
     let devices = Arc::new(offload::open().map_err(Error::Socket)?);
     let (ways, mut followed) = tokio::sync::watch::channel([const { Err(Lookup::Reading) }; 2]);
     let mut keeper = Keeper {
         client: Netlink::open()?,
         devices,
-        table: Table::new(links),
+        table: Table::new(links, targets),
         links: links.to_vec(),
+        targets: targets.clone(),
+        routed: Asked::Known,
         // A next hop for each link, and a router for each family.
         kept: (0..links.len() + 2).map(|_| Kept::default()).collect(),
         clients: clients.to_vec(),
@@ -107,6 +110,7 @@ pub async fn watch(links: &[Link], clients: &[String]) -> Result<Watch, Error> {
     }
     let picture = picture(keeper.client.clone(), Arc::clone(&keeper.devices), links.to_vec(), clients.to_vec()).await?;
     keeper.adopt(picture);
+    keeper.table.routed.put(routed::ways(&keeper.client, targets).await?);
     keeper.routed();
     keeper.publish();
     let state = keeper.state.subscribe();
@@ -139,7 +143,7 @@ async fn picture(
     clients: Vec<String>,
 ) -> Result<Picture, Error> {
     let devices = client.devices().await?;
-    let mut table = Table::new(&links);
+    let mut table = Table::new(&links, &Targets::new());
     table.set_devices(devices.clone());
     let mut neighbours = Vec::with_capacity(links.len());
     for link in &links {
@@ -185,6 +189,7 @@ enum Answer {
     Picture { events: u64, picture: Result<Picture, Error> },
     Tags { ifindex: u32, strips: Option<bool> },
     Released { address: IpAddr, result: Result<(), Error> },
+    Routed(Result<Vec<(IpAddr, u32)>, Error>),
 }
 
 struct Keeper {
@@ -193,6 +198,9 @@ struct Keeper {
     devices: Arc<OwnedFd>,
     table: Table,
     links: Vec<Link>,
+    targets: Targets,
+    /// Whether it is known by which devices the targets are sent.
+    routed: Asked,
     kept: Vec<Kept>,
     clients: Vec<String>,
     /// The task that follows routes.
@@ -243,6 +251,13 @@ impl Keeper {
                         self.table.put_strips_tags(ifindex, strips);
                     }
                     Ok(Answer::Tags { .. } | Answer::Released { result: Ok(()), .. }) => {}
+                    Ok(Answer::Routed(ways)) => {
+                        self.routed.answer();
+                        match ways {
+                            Ok(ways) => self.table.routed.put(ways),
+                            Err(error) => tracing::warn!(%error, "the ways to endpoints are not known; trying again"),
+                        }
+                    }
                     Ok(Answer::Released { address, result: Err(error) }) => {
                         tracing::warn!(%error, %address, "the former router stays resolved");
                     }
@@ -264,6 +279,8 @@ impl Keeper {
                     Err(error) => tracing::error!(%error, "a request to the kernel broke off"),
                 },
                 _ = round.tick() => {
+                    // News of tables that only rules lead to are not heard (`raw::concerns`).
+                    self.routed.change();
                     if !syncing && (stale || synced.elapsed() >= RESYNC) {
                         (stale, syncing) = (false, true);
                         self.take_picture();
@@ -278,6 +295,8 @@ impl Keeper {
     fn event(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> bool {
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+                // Of the IPv4 routes that go with a device the kernel says nothing.
+                self.routed.change();
                 let known = self.table.device(message.header.index);
                 if let Some(device) = Device::parse(&message, known) {
                     self.events += 1;
@@ -290,6 +309,7 @@ impl Keeper {
                 if message.header.interface_family == AddressFamily::Unspec =>
             {
                 self.events += 1;
+                self.routed.change();
                 self.table.remove_device(message.header.index);
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
@@ -343,6 +363,7 @@ impl Keeper {
 
     /// Takes note of what routes come to; a router that is none any more is let go of.
     fn routed(&mut self) {
+        self.routed.change();
         let ways = self.ways.borrow_and_update().clone();
         for (family, way) in ways.into_iter().enumerate() {
             let of = self.links.len() + family;
@@ -386,6 +407,11 @@ impl Keeper {
                 let entry = client.keep_neighbour(ifindex, address).await;
                 Answer::Neighbour { of, at: (ifindex, address), events, entry }
             });
+        }
+        if self.routed == Asked::Due && !self.targets.is_empty() {
+            self.routed = Asked::Asking;
+            let (client, targets) = (self.client.clone(), self.targets.clone());
+            self.answers.spawn(async move { Answer::Routed(routed::ways(&client, &targets).await) });
         }
         if self.trunks.is_empty() {
             return;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burst::config::model::Link;
-use burst::netlink::{Gateway, Lookup, NetState, Netlink, Owner, Router, Watch, Why, watch};
+use burst::netlink::{Gateway, Lookup, NetState, Netlink, Owner, Router, Targets, Watch, Why, watch};
 use tokio::sync::watch::Receiver;
 
 use super::{AT_ONCE, EDGE_MAC, Line, OTHER_MAC, PATIENCE, ROUTER, ROUTER_MAC, ROUTER6, address, link, mac};
@@ -42,7 +42,7 @@ const FAMILIES: [Family; 2] = [
 ];
 
 async fn follow() -> (Watch, Receiver<NetState>) {
-    let watch = watch(&[], &["eth1".to_owned()]).await.expect("watch starts");
+    let watch = watch(&[], &["eth1".to_owned()], &Targets::new()).await.expect("watch starts");
     let state = watch.state();
     (watch, state)
 }
@@ -176,7 +176,7 @@ fn a_default_route_that_leaves_elsewhere_is_not_the_way() {
     let line = Line::new();
     line.edge.ip(&format!("route add default via {ROUTER}"));
     line.on_edge(async || {
-        let watch = watch(&[], &["eth9".to_owned()]).await.expect("watch starts");
+        let watch = watch(&[], &["eth9".to_owned()], &Targets::new()).await.expect("watch starts");
         assert_eq!(watch.state().borrow().gateways[0], Gateway::Lookup(Lookup::Elsewhere));
         let netlink = Netlink::open().expect("netlink");
         let eth1 = netlink.device("eth1").await.expect("eth1").ifindex;
@@ -205,7 +205,7 @@ fn a_device_that_takes_tags_off_carries_no_link_of_a_vlan() {
     offload("on");
     line.on_edge(async || {
         let tagged = Link { vlan: Some(101), ..link(ROUTER) };
-        let watch = watch(&[tagged], &["eth1".to_owned()]).await.expect("watch starts");
+        let watch = watch(&[tagged], &["eth1".to_owned()], &Targets::new()).await.expect("watch starts");
         let mut state = watch.state();
         until_why(&mut state, Why::TagsStripped).await;
         offload("off");
@@ -216,18 +216,43 @@ fn a_device_that_takes_tags_off_carries_no_link_of_a_vlan() {
 }
 
 #[test]
-fn a_link_that_the_routing_table_picks_is_up_with_its_device() {
+fn a_link_that_the_routing_table_picks_is_up_with_its_device_and_a_route() {
     let line = Line::new();
     line.on_edge(async || {
         let vpn = Link { next_hop: None, mtu: 1400, ..link(ROUTER) };
-        let watch = watch(&[vpn], &[]).await.expect("watch starts");
+        let ends = ["10.20.0.10", "fd00:20::10"].map(address);
+        let targets = Targets::from([(vpn.name.clone(), ends.to_vec())]);
+        let watch = watch(&[vpn], &[], &targets).await.expect("watch starts");
         let mut state = watch.state();
+        assert_eq!(state.borrow().links[0].why, Why::NotRouted, "known at the start");
+        line.edge.ip(&format!("route add 10.20.0.0/24 via {ROUTER}"));
         until_why(&mut state, Why::Up).await;
         let up = state.borrow().links[0].clone();
         assert_eq!((up.up, up.mtu, up.next_hop_mac), (true, 1400, None));
+        assert_eq!(up.elsewhere, ends[1..]);
+        line.edge.ip(&format!("route add fd00:20::/64 via {ROUTER6}"));
+        let reached = |state: &NetState| state.links[0].elsewhere.is_empty();
+        let reaches = async |state: &mut Receiver<NetState>| {
+            let waited = tokio::time::timeout(PATIENCE, state.wait_for(reached)).await;
+            drop(waited.expect("both ends are reached").expect("the watch runs"));
+        };
+        reaches(&mut state).await;
+        for (kind, net) in
+            [("unreachable", "10.20.0.10/32"), ("blackhole", "10.20.0.10/32"), ("prohibit", "10.20.0.10/32")]
+        {
+            line.edge.ip(&format!("route add {kind} {net}"));
+            let waited =
+                tokio::time::timeout(PATIENCE, state.wait_for(|state| state.links[0].elsewhere == ends[..1])).await;
+            drop(waited.expect(kind).expect("the watch runs"));
+            line.edge.ip(&format!("route del {kind} {net}"));
+            reaches(&mut state).await;
+        }
         line.edge.ip("link set eth1 down");
         until_why(&mut state, Why::DeviceDown).await;
         line.edge.ip("link set eth1 up");
+        // The routes went with it.
+        until_why(&mut state, Why::NotRouted).await;
+        line.edge.ip(&format!("route add 10.20.0.0/24 via {ROUTER}"));
         until_why(&mut state, Why::Up).await;
         let entries = line.edge.ip("neigh show");
         assert!(!entries.contains("proto"), "nothing is resolved for it: {entries}");
@@ -242,7 +267,7 @@ fn a_link_local_next_hop_is_looked_for_on_its_own_device() {
     line.router.ip("addr add fe80::1/64 dev eth1 nodad");
     line.on_edge(async || {
         let links = [link("fe80::1"), Link { name: "dx-2".into(), device: "eth2".into(), ..link("fe80::1") }];
-        let watch = watch(&links, &[]).await.expect("watch starts");
+        let watch = watch(&links, &[], &Targets::new()).await.expect("watch starts");
         let mut state = watch.state();
         until_why(&mut state, Why::Up).await;
         let both = state.borrow().links.clone();

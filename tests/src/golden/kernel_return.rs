@@ -58,11 +58,17 @@ impl Bed {
     /// # Errors
     /// When the kernel refuses.
     pub fn kernel_return(&self, device: &'static str, link: u8) -> Result<KernelReturn> {
+        let mac = DEVICES.iter().find(|(name, ..)| *name == device).map_or([0; 6], |(_, mac, ..)| *mac);
+        self.kernel_return_of(self.indices[device], mac, link)
+    }
+
+    /// The same of a device with this index and MAC address; without an Ethernet header that is zero.
+    pub(super) fn kernel_return_of(&self, ifindex: u32, mac: [u8; 6], link: u8) -> Result<KernelReturn> {
         let mut policy = self.compiled.policy;
         policy.role = ROLE_LINK;
         let links = [DeviceLink { vlan: 0, link: link.into() }];
         policy.links = Table::new(0, &links).map_err(|_| anyhow!("too many links"))?;
-        policy.mac = DEVICES.iter().find(|(name, ..)| *name == device).map_or(0, |(_, mac, ..)| mac_word(*mac));
+        policy.mac = mac_word(mac);
         let told = Told {
             policy: &policy,
             large: self.compiled.large.as_ref(),
@@ -72,7 +78,7 @@ impl Bed {
         };
         let mut instance = kernel::load(object::get()?, &self.pin_dir.join("maps"), cpus()?, &told)?;
         program(&mut instance)?.load().context("burst_return")?;
-        Ok(KernelReturn { instance, ifindex: self.indices[device] })
+        Ok(KernelReturn { instance, ifindex })
     }
 
     /// Runs a row and holds what came of it against what was to come; `false` when this kernel knows no such checksum. A redirect
