@@ -348,25 +348,36 @@ pub fn download(namespace: &Namespace, source: Option<IpAddr>, server: SocketAdd
 /// # Errors
 /// When a byte is missing or wrong, or a step takes more than [`PATIENCE`].
 pub fn upload(namespace: &Namespace, source: Option<IpAddr>, server: SocketAddr) -> Result<Transfer> {
+    run(namespace, async {
+        let start = Instant::now();
+        let mut connection = Connection::open(source, server, PATIENCE).await?;
+        let opened = start.elapsed();
+        let transfer = upload_over(&mut connection).await?;
+        anyhow::Ok(Transfer { took: opened + transfer.took, ..transfer })
+    })?
+    .with_context(|| format!("uploading to {server}"))
+}
+
+/// The same over a connection that is open already.
+///
+/// # Errors
+/// As [`upload`].
+pub async fn upload_over(connection: &mut Connection) -> Result<Transfer> {
     /// Names and fills uploads of this process, so that none is mistaken for another.
     static NEXT: AtomicU64 = AtomicU64::new(1000);
     let seed = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = format!("/upload/{}-{seed}", std::process::id());
     let body = Bytes::from(body::bytes(seed, body::BIG));
-    run(namespace, async {
-        let start = Instant::now();
-        let mut connection = Connection::open(source, server, PATIENCE).await?;
-        let (Answer { site, service, .. }, _) = connection.ask(Method::PUT, &path, body, PATIENCE).await?;
-        let took = start.elapsed();
-        let (_, stored) = connection.ask(Method::GET, &path, Bytes::new(), PATIENCE).await?;
-        ensure!(stored.len() == body::BIG, "{} of {} bytes arrived", stored.len(), body::BIG);
-        if let Some(at) = body::mismatch(seed, 0, &stored) {
-            anyhow::bail!("byte {at} arrived wrong");
-        }
-        connection.ask(Method::DELETE, &path, Bytes::new(), PATIENCE).await?;
-        Ok(Transfer { site, service, length: stored.len(), took })
-    })?
-    .with_context(|| format!("uploading to {server}"))
+    let start = Instant::now();
+    let (Answer { site, service, .. }, _) = connection.ask(Method::PUT, &path, body, PATIENCE).await?;
+    let took = start.elapsed();
+    let (_, stored) = connection.ask(Method::GET, &path, Bytes::new(), PATIENCE).await?;
+    ensure!(stored.len() == body::BIG, "{} of {} bytes arrived", stored.len(), body::BIG);
+    if let Some(at) = body::mismatch(seed, 0, &stored) {
+        anyhow::bail!("byte {at} arrived wrong");
+    }
+    connection.ask(Method::DELETE, &path, Bytes::new(), PATIENCE).await?;
+    Ok(Transfer { site, service, length: stored.len(), took })
 }
 
 /// A text at a path, over one new connection.

@@ -60,6 +60,7 @@ pub mod model;
 pub mod agree;
 
 pub mod sniffer;
+pub mod narrow;
 pub mod svg;
 
 pub mod daemon;
