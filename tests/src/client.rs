@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::body;
+use crate::host;
 use crate::netns::Namespace;
 use crate::servers::Site;
 
@@ -176,7 +177,7 @@ impl Connection {
         if let Some(source) = source {
             socket.bind(SocketAddr::new(source, 0)).map_err(|error| Failure::new(Kind::Unreachable, error))?;
         }
-        let stream = match timeout(patience, socket.connect(remote)).await {
+        let stream = match timeout(patience * host::slowness(), socket.connect(remote)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::new(io_kind(&error), format!("connecting to {remote}: {error}"))),
             Err(_) => return Err(Failure::new(Kind::ConnectTimeout, format!("connecting to {remote}: {patience:?}"))),
@@ -272,7 +273,9 @@ fn header<'a>(response: &'a Response<Incoming>, name: &str) -> Option<&'a str> {
 }
 
 async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(patience, work).await.unwrap_or_else(|_| Err(Failure::new(Kind::Timeout, format!("after {patience:?}"))))
+    timeout(patience * host::slowness(), work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::new(Kind::Timeout, format!("after {patience:?}"))))
 }
 
 fn io_kind(error: &std::io::Error) -> Kind {

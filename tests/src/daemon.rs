@@ -18,8 +18,8 @@ use crate::host;
 use crate::poll;
 use crate::process::Process;
 use crate::topology::{
-    CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, Family, PAYMENT, SECOND_DIRECT_CONNECT, SECOND_DX_DEVICE,
-    SHOP, Topology,
+    CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, EDGE_DX, FIRST_ENDPOINT, Family, PAYMENT,
+    SECOND_DIRECT_CONNECT, SECOND_DX_DEVICE, SHOP, Topology,
 };
 
 /// How long burst may take for anything it is asked, on a busy machine.
@@ -34,6 +34,17 @@ pub enum Way {
     Nexthop,
     /// A class for each family: IPv4 by `nexthop`, IPv6 by `dnat`, in one policy.
     Mixed,
+    /// One class of both families, in a tunnel to the first endpoint of a family. The cloud must own the shop's addresses.
+    Tunnel(Tunnel, Family),
+}
+
+/// A kind of tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Generic UDP Encapsulation.
+    Gue,
+    /// IP in IP.
+    Ipip,
 }
 
 /// What differs from test to test.
@@ -41,6 +52,10 @@ pub enum Way {
 pub struct Settings {
     /// How packets go to the cloud.
     pub way: Way,
+    /// `mtu` of the links; that of the lines unless given.
+    pub link_mtu: Option<u16>,
+    /// `vlan` of the first link.
+    pub vlan: Option<u16>,
     /// `mode = "shadow"`.
     pub shadow: bool,
     /// `trace`.
@@ -59,6 +74,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             way: Way::Dnat,
+            link_mtu: None,
+            vlan: None,
             shadow: false,
             trace: false,
             enforce: false,
@@ -73,6 +90,7 @@ impl Default for Settings {
 /// The configuration for a topology.
 #[must_use]
 pub fn config(topology: &Topology, settings: &Settings) -> String {
+    let mtu = settings.link_mtu.unwrap_or(topology.options.dx_mtu);
     let dir = |name: &str| topology.dir.file(name).display().to_string();
     let mut text = format!(
         r#"version = 1
@@ -101,13 +119,18 @@ mtu      = {mtu}
         trace = settings.trace,
         sentinel = if settings.enforce { "enforce" } else { "report" },
         next_hop = DIRECT_CONNECT.v4,
-        mtu = topology.options.dx_mtu,
     );
+    if let Some(vlan) = settings.vlan {
+        text += &format!("vlan     = {vlan}\n");
+    }
+    if let Way::Tunnel(..) = settings.way {
+        text += &format!("source   = [\"{}\", \"{}\"]\n", EDGE_DX.v4, EDGE_DX.v6);
+    }
     if topology.options.second_line {
         // By its IPv6 address: neighbours of both families are equals, too.
         text += &format!(
-            "\n[[link]]\nname     = \"dx-2\"\ndevice   = \"{SECOND_DX_DEVICE}\"\nnext_hop = \"{}\"\nmtu      = {}\n",
-            SECOND_DIRECT_CONNECT.v6, topology.options.dx_mtu,
+            "\n[[link]]\nname     = \"dx-2\"\ndevice   = \"{SECOND_DX_DEVICE}\"\nnext_hop = \"{}\"\nmtu      = {mtu}\n",
+            SECOND_DIRECT_CONNECT.v6,
         );
     }
     text += &format!(
@@ -124,16 +147,14 @@ mtu      = {mtu}
 struct ShopClass {
     name: String,
     families: &'static [Family],
-    nexthop: bool,
+    way: Way,
 }
 
 fn classes(way: Way) -> Vec<ShopClass> {
-    let class =
-        |suffix: &str, families, nexthop| ShopClass { name: format!("{}{suffix}", SHOP.name), families, nexthop };
+    let class = |suffix: &str, families, way| ShopClass { name: format!("{}{suffix}", SHOP.name), families, way };
     match way {
-        Way::Dnat => vec![class("", &Family::ALL, false)],
-        Way::Nexthop => vec![class("", &Family::ALL, true)],
-        Way::Mixed => vec![class("-4", &[Family::V4], true), class("-6", &[Family::V6], false)],
+        Way::Dnat | Way::Nexthop | Way::Tunnel(..) => vec![class("", &Family::ALL, way)],
+        Way::Mixed => vec![class("-4", &[Family::V4], Way::Nexthop), class("-6", &[Family::V6], Way::Dnat)],
     }
 }
 
@@ -143,12 +164,17 @@ fn shop(topology: &Topology, settings: &Settings, class: &ShopClass) -> String {
         Family::V4 => format!("\"{}/32\"", SHOP.address.v4),
         Family::V6 => format!("\"{}/128\"", SHOP.address.v6),
     };
-    let way = if class.nexthop {
-        "mode      = \"nexthop\"".to_owned()
-    } else {
-        let endpoints = class.families.iter().flat_map(|&family| topology.endpoints(family));
-        let endpoints = quoted(endpoints.map(|address| format!("\"{address}\"")).collect());
-        format!("mode      = \"dnat\"\nendpoints = [{endpoints}]\nports     = {{ {} = {CLOUD_PORT} }}", SHOP.port)
+    let way = match class.way {
+        Way::Nexthop => "mode      = \"nexthop\"".to_owned(),
+        Way::Tunnel(tunnel, outer) => {
+            let mode = if tunnel == Tunnel::Gue { "gue" } else { "ipip" };
+            format!("mode      = \"{mode}\"\nendpoints = [\"{}\"]", FIRST_ENDPOINT.of(outer))
+        }
+        Way::Dnat | Way::Mixed => {
+            let endpoints = class.families.iter().flat_map(|&family| topology.endpoints(family));
+            let endpoints = quoted(endpoints.map(|address| format!("\"{address}\"")).collect());
+            format!("mode      = \"dnat\"\nendpoints = [{endpoints}]\nports     = {{ {} = {CLOUD_PORT} }}", SHOP.port)
+        }
     };
     format!(
         r#"
@@ -257,6 +283,16 @@ impl<'a> Daemon<'a> {
         ensure!(self.process.ended()?.is_some(), "burst still runs");
         self.process = spawn(self.topology, &self.config)?;
         self.wait_ready()
+    }
+
+    /// Ends it and starts it again with these settings, which must have the same classes.
+    ///
+    /// # Errors
+    /// As [`Self::stop`] and [`Self::start_again`].
+    pub fn restart_with(&mut self, settings: &Settings) -> Result<()> {
+        self.topology.dir.write("burst.toml", config(self.topology, settings))?;
+        self.stop()?;
+        self.start_again()
     }
 
     fn wait_ready(&mut self) -> Result<()> {

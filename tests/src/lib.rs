@@ -64,4 +64,5 @@ pub mod narrow;
 pub mod svg;
 
 pub mod daemon;
+pub mod far_end;
 pub mod demo;

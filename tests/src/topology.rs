@@ -360,7 +360,7 @@ impl Topology {
     }
 
     /// The router's routes to the clients and to the transit net between EDGE and their gateway.
-    fn routes_to_edge(&self, edge: Pair, metric: &str) -> String {
+    pub(crate) fn routes_to_edge(&self, edge: Pair, metric: &str) -> String {
         route("198.51.100.0/24", "2001:db8:51::/64", edge, metric)
             + &route("192.0.2.0/30", "2001:db8:2::/64", edge, metric)
     }

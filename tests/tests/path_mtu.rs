@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use burst_tests::body::BIG;
 use burst_tests::client::{self, Connection, PATIENCE, Page, Transfer};
-use burst_tests::daemon::{self, Daemon, Settings, Way};
+use burst_tests::daemon::{Daemon, Settings, Way};
 use burst_tests::narrow::{self, Evidence, TooBig};
 use burst_tests::servers::{self, Nginx, Site};
 use burst_tests::topology::{
@@ -168,22 +168,18 @@ fn by_nexthop_a_download_finds_the_mtu_behind_the_clients_router() -> Result<()>
 fn answers(way: Way) -> Result<()> {
     let (topology, _cloud) = testbed(way)?;
     let settings = Settings { way, ..Settings::default() };
+    let smaller = Settings { link_mtu: Some(NARROW), ..settings };
     let mut daemon = started(&topology, way)?;
     let client = narrow::watch(&topology.client, TO_EDGE)?;
     let router = narrow::watch(&topology.direct_connect, TO_EDGE)?;
     for family in Family::ALL {
         let source = topology.clients(family)[0];
-        let smaller = daemon::config(&topology, &settings).replace("mtu      = 1500", &format!("mtu      = {NARROW}"));
-        topology.dir.write("burst.toml", daemon::config(&topology, &settings))?;
-        daemon.stop()?;
-        daemon.start_again()?;
+        daemon.restart_with(&settings)?;
         let before = answered(&daemon)?;
         let transfer = client::run(&topology.client, async {
             let mut connection = Connection::open(Some(source), SHOP.at(family), PATIENCE).await?;
             connection.get(Page::Small, false, PATIENCE).await?;
-            topology.dir.write("burst.toml", &smaller)?;
-            daemon.stop()?;
-            daemon.start_again()?;
+            daemon.restart_with(&smaller)?;
             client::upload_over(&mut connection).await
         })?;
         whole(&transfer.with_context(|| format!("{family:?}"))?)?;
