@@ -65,4 +65,5 @@ pub mod svg;
 
 pub mod daemon;
 pub mod far_end;
+pub mod trunk;
 pub mod demo;

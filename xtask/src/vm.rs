@@ -25,8 +25,8 @@ const KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 /// Programs that tests start, and what they look for in a machine.
 pub(crate) const PROGRAMS: [&str; 3] = ["ip", "ethtool", "nft"];
 
-/// What is run: golden packets, and the tests of tunnels' far ends, which `cargo xtask test` leaves to us.
-const TESTS: [&str; 2] = ["golden", "far_ends"];
+/// What is run: golden packets, and the tests of tunnels' far ends and of VLAN devices, which `cargo xtask test` leaves to us.
+const TESTS: [&str; 3] = ["golden", "far_ends", "vlans"];
 /// Servers that tests start; in the machine they find themselves under the same names.
 const SERVERS: [&str; 2] = ["nginx", "haproxy"];
 
