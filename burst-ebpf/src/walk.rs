@@ -183,7 +183,9 @@ impl Walk for Addr6 {
             if next == ROUTING && fourth != 0 {
                 ip.odd |= forget(ROUTED);
             }
-            ip.flow.proto = following;
+            // Else the verifier of Linux 6.1 would follow every combination of lengths.
+            ip.l4 = forget(ip.l4.into()) as u32;
+            ip.flow.proto = forget(following.into()) as u8;
         }
         Err(Reason::Extension)
     }

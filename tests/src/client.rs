@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::body;
+use crate::host;
 use crate::netns::Namespace;
 use crate::servers::Site;
 
@@ -176,7 +177,7 @@ impl Connection {
         if let Some(source) = source {
             socket.bind(SocketAddr::new(source, 0)).map_err(|error| Failure::new(Kind::Unreachable, error))?;
         }
-        let stream = match timeout(patience, socket.connect(remote)).await {
+        let stream = match timeout(patience * host::slowness(), socket.connect(remote)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::new(io_kind(&error), format!("connecting to {remote}: {error}"))),
             Err(_) => return Err(Failure::new(Kind::ConnectTimeout, format!("connecting to {remote}: {patience:?}"))),
@@ -272,7 +273,9 @@ fn header<'a>(response: &'a Response<Incoming>, name: &str) -> Option<&'a str> {
 }
 
 async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(patience, work).await.unwrap_or_else(|_| Err(Failure::new(Kind::Timeout, format!("after {patience:?}"))))
+    timeout(patience * host::slowness(), work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::new(Kind::Timeout, format!("after {patience:?}"))))
 }
 
 fn io_kind(error: &std::io::Error) -> Kind {
@@ -348,25 +351,36 @@ pub fn download(namespace: &Namespace, source: Option<IpAddr>, server: SocketAdd
 /// # Errors
 /// When a byte is missing or wrong, or a step takes more than [`PATIENCE`].
 pub fn upload(namespace: &Namespace, source: Option<IpAddr>, server: SocketAddr) -> Result<Transfer> {
+    run(namespace, async {
+        let start = Instant::now();
+        let mut connection = Connection::open(source, server, PATIENCE).await?;
+        let opened = start.elapsed();
+        let transfer = upload_over(&mut connection).await?;
+        anyhow::Ok(Transfer { took: opened + transfer.took, ..transfer })
+    })?
+    .with_context(|| format!("uploading to {server}"))
+}
+
+/// The same over a connection that is open already.
+///
+/// # Errors
+/// As [`upload`].
+pub async fn upload_over(connection: &mut Connection) -> Result<Transfer> {
     /// Names and fills uploads of this process, so that none is mistaken for another.
     static NEXT: AtomicU64 = AtomicU64::new(1000);
     let seed = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = format!("/upload/{}-{seed}", std::process::id());
     let body = Bytes::from(body::bytes(seed, body::BIG));
-    run(namespace, async {
-        let start = Instant::now();
-        let mut connection = Connection::open(source, server, PATIENCE).await?;
-        let (Answer { site, service, .. }, _) = connection.ask(Method::PUT, &path, body, PATIENCE).await?;
-        let took = start.elapsed();
-        let (_, stored) = connection.ask(Method::GET, &path, Bytes::new(), PATIENCE).await?;
-        ensure!(stored.len() == body::BIG, "{} of {} bytes arrived", stored.len(), body::BIG);
-        if let Some(at) = body::mismatch(seed, 0, &stored) {
-            anyhow::bail!("byte {at} arrived wrong");
-        }
-        connection.ask(Method::DELETE, &path, Bytes::new(), PATIENCE).await?;
-        Ok(Transfer { site, service, length: stored.len(), took })
-    })?
-    .with_context(|| format!("uploading to {server}"))
+    let start = Instant::now();
+    let (Answer { site, service, .. }, _) = connection.ask(Method::PUT, &path, body, PATIENCE).await?;
+    let took = start.elapsed();
+    let (_, stored) = connection.ask(Method::GET, &path, Bytes::new(), PATIENCE).await?;
+    ensure!(stored.len() == body::BIG, "{} of {} bytes arrived", stored.len(), body::BIG);
+    if let Some(at) = body::mismatch(seed, 0, &stored) {
+        anyhow::bail!("byte {at} arrived wrong");
+    }
+    connection.ask(Method::DELETE, &path, Bytes::new(), PATIENCE).await?;
+    Ok(Transfer { site, service, length: stored.len(), took })
 }
 
 /// A text at a path, over one new connection.

@@ -18,8 +18,8 @@ use crate::host;
 use crate::poll;
 use crate::process::Process;
 use crate::topology::{
-    CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, Family, PAYMENT, SECOND_DIRECT_CONNECT, SECOND_DX_DEVICE,
-    SHOP, Topology,
+    CLIENT_DEVICE, CLOUD_PORT, DIRECT_CONNECT, DX_DEVICE, EDGE_DX, FIRST_ENDPOINT, Family, PAYMENT,
+    SECOND_DIRECT_CONNECT, SECOND_DX_DEVICE, SHOP, Topology,
 };
 
 /// How long burst may take for anything it is asked, on a busy machine.
@@ -34,6 +34,17 @@ pub enum Way {
     Nexthop,
     /// A class for each family: IPv4 by `nexthop`, IPv6 by `dnat`, in one policy.
     Mixed,
+    /// One class of both families, in a tunnel to the first endpoint of a family. The cloud must own the shop's addresses.
+    Tunnel(Tunnel, Family),
+}
+
+/// A kind of tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Generic UDP Encapsulation.
+    Gue,
+    /// IP in IP.
+    Ipip,
 }
 
 /// By which links they go there.
@@ -54,6 +65,10 @@ pub struct Settings {
     pub way: Way,
     /// By which links.
     pub lines: Lines,
+    /// `mtu` of the links; that of the lines unless given.
+    pub link_mtu: Option<u16>,
+    /// `vlan` of the first link.
+    pub vlan: Option<u16>,
     /// `mode = "shadow"`.
     pub shadow: bool,
     /// `trace`.
@@ -73,6 +88,8 @@ impl Default for Settings {
         Self {
             way: Way::Dnat,
             lines: Lines::NextHops,
+            link_mtu: None,
+            vlan: None,
             shadow: false,
             trace: false,
             enforce: false,
@@ -87,6 +104,7 @@ impl Default for Settings {
 /// The configuration for a topology.
 #[must_use]
 pub fn config(topology: &Topology, settings: &Settings) -> String {
+    let mtu = settings.link_mtu.unwrap_or(topology.options.dx_mtu);
     let dir = |name: &str| topology.dir.file(name).display().to_string();
     let mut text = format!(
         r#"version = 1
@@ -109,9 +127,16 @@ sentinel  = "{sentinel}"
         trace = settings.trace,
         sentinel = if settings.enforce { "enforce" } else { "report" },
     );
-    for (name, device, way) in links(topology, settings.lines) {
-        let mtu = topology.options.dx_mtu;
-        text += &format!("\n[[link]]\nname     = \"{name}\"\ndevice   = \"{device}\"\n{way}\nmtu      = {mtu}\n");
+    for (name, device, way) in links(topology, settings) {
+        text += &format!(
+            "
+[[link]]
+name     = \"{name}\"
+device   = \"{device}\"
+{way}
+mtu      = {mtu}
+"
+        );
     }
     text += &format!(
         "\n[class.{}]\nkeep  = true\nmatch = [{{ dst = [\"{}/32\", \"{}/128\"], proto = \"tcp\", ports = [{}] }}]\n",
@@ -124,12 +149,19 @@ sentinel  = "{sentinel}"
 }
 
 /// Name and device of each link, and what it goes by.
-fn links(topology: &Topology, lines: Lines) -> Vec<(&'static str, &'static str, String)> {
-    let first = ("dx-1", DX_DEVICE, format!("next_hop = \"{}\"", DIRECT_CONNECT.v4));
+fn links(topology: &Topology, settings: &Settings) -> Vec<(&'static str, &'static str, String)> {
+    let mut by = format!("next_hop = \"{}\"", DIRECT_CONNECT.v4);
+    if let Some(vlan) = settings.vlan {
+        by += &format!("\nvlan     = {vlan}");
+    }
+    if let Way::Tunnel(..) = settings.way {
+        by += &format!("\nsource   = [\"{}\", \"{}\"]", EDGE_DX.v4, EDGE_DX.v6);
+    }
+    let first = ("dx-1", DX_DEVICE, by);
     // By its IPv6 address: neighbours of both families are equals, too.
     let second = ("dx-2", SECOND_DX_DEVICE, format!("next_hop = \"{}\"", SECOND_DIRECT_CONNECT.v6));
     let vpn = |device, rest: &str| ("vpn", device, format!("via      = \"kernel\"{rest}"));
-    match lines {
+    match settings.lines {
         Lines::NextHops if topology.options.second_line => vec![first, second],
         Lines::NextHops => vec![first],
         Lines::Kernel(device) => vec![vpn(device, "")],
@@ -141,16 +173,14 @@ fn links(topology: &Topology, lines: Lines) -> Vec<(&'static str, &'static str, 
 struct ShopClass {
     name: String,
     families: &'static [Family],
-    nexthop: bool,
+    way: Way,
 }
 
 fn classes(way: Way) -> Vec<ShopClass> {
-    let class =
-        |suffix: &str, families, nexthop| ShopClass { name: format!("{}{suffix}", SHOP.name), families, nexthop };
+    let class = |suffix: &str, families, way| ShopClass { name: format!("{}{suffix}", SHOP.name), families, way };
     match way {
-        Way::Dnat => vec![class("", &Family::ALL, false)],
-        Way::Nexthop => vec![class("", &Family::ALL, true)],
-        Way::Mixed => vec![class("-4", &[Family::V4], true), class("-6", &[Family::V6], false)],
+        Way::Dnat | Way::Nexthop | Way::Tunnel(..) => vec![class("", &Family::ALL, way)],
+        Way::Mixed => vec![class("-4", &[Family::V4], Way::Nexthop), class("-6", &[Family::V6], Way::Dnat)],
     }
 }
 
@@ -160,12 +190,17 @@ fn shop(topology: &Topology, settings: &Settings, class: &ShopClass) -> String {
         Family::V4 => format!("\"{}/32\"", SHOP.address.v4),
         Family::V6 => format!("\"{}/128\"", SHOP.address.v6),
     };
-    let way = if class.nexthop {
-        "mode      = \"nexthop\"".to_owned()
-    } else {
-        let endpoints = class.families.iter().flat_map(|&family| topology.endpoints(family));
-        let endpoints = quoted(endpoints.map(|address| format!("\"{address}\"")).collect());
-        format!("mode      = \"dnat\"\nendpoints = [{endpoints}]\nports     = {{ {} = {CLOUD_PORT} }}", SHOP.port)
+    let way = match class.way {
+        Way::Nexthop => "mode      = \"nexthop\"".to_owned(),
+        Way::Tunnel(tunnel, outer) => {
+            let mode = if tunnel == Tunnel::Gue { "gue" } else { "ipip" };
+            format!("mode      = \"{mode}\"\nendpoints = [\"{}\"]", FIRST_ENDPOINT.of(outer))
+        }
+        Way::Dnat | Way::Mixed => {
+            let endpoints = class.families.iter().flat_map(|&family| topology.endpoints(family));
+            let endpoints = quoted(endpoints.map(|address| format!("\"{address}\"")).collect());
+            format!("mode      = \"dnat\"\nendpoints = [{endpoints}]\nports     = {{ {} = {CLOUD_PORT} }}", SHOP.port)
+        }
     };
     format!(
         r#"
@@ -190,7 +225,7 @@ capacity  = "100k flows/s"
         port = SHOP.port,
         idle = settings.idle_timeout.as_millis(),
         stabilize = settings.stabilize.as_millis(),
-        links = quoted(links(topology, settings.lines).iter().map(|(name, ..)| format!("\"{name}\"")).collect()),
+        links = quoted(links(topology, settings).iter().map(|(name, ..)| format!("\"{name}\"")).collect()),
     )
 }
 
@@ -274,6 +309,16 @@ impl<'a> Daemon<'a> {
         ensure!(self.process.ended()?.is_some(), "burst still runs");
         self.process = spawn(self.topology, &self.config)?;
         self.wait_ready()
+    }
+
+    /// Ends it and starts it again with these settings, which must have the same classes.
+    ///
+    /// # Errors
+    /// As [`Self::stop`] and [`Self::start_again`].
+    pub fn restart_with(&mut self, settings: &Settings) -> Result<()> {
+        self.topology.dir.write("burst.toml", config(self.topology, settings))?;
+        self.stop()?;
+        self.start_again()
     }
 
     fn wait_ready(&mut self) -> Result<()> {

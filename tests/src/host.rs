@@ -79,6 +79,13 @@ pub fn raise_open_files() -> Result<()> {
         .context("raising the limit of open files (`ulimit -n`)")
 }
 
+/// How many times longer than elsewhere everything may take: `BURST_TEST_SLOWNESS`, which `cargo xtask vm` sets, for its machines
+/// are emulated; else 1.
+#[must_use]
+pub fn slowness() -> u32 {
+    std::env::var("BURST_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// The `burst` binary: the file that `BURST_BINARY` names, else the one in the target directory that the running
 /// test was built into (same profile).
 ///

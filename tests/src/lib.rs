@@ -61,7 +61,10 @@ pub mod model;
 pub mod agree;
 
 pub mod sniffer;
+pub mod narrow;
 pub mod svg;
 
 pub mod daemon;
+pub mod far_end;
+pub mod trunk;
 pub mod demo;

@@ -1,13 +1,13 @@
 //! What really passes a device, counted by flow from a packet socket: the independent witness for "no payment left".
 //! On the receiving peer of a redirect it sees what XDP sent (on the sending device nothing of the kind would show).
-//! It counts, and keeps bytes only where it is asked to.
+//! It counts, and keeps the bytes only of frames it is asked to keep.
 
 use std::collections::BTreeMap;
 use std::io::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -37,11 +37,29 @@ pub struct Flow {
 /// Packets (as the stack has them: GRO may have merged several frames) of each flow.
 pub type Flows = BTreeMap<Flow, u64>;
 
+/// A frame that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Whether it came in at the device (else: went out).
+    pub incoming: bool,
+    /// Its bytes, from the Ethernet header on.
+    pub frame: Vec<u8>,
+}
+
+/// Whether the bytes of a frame are to be kept.
+pub type Keep = fn(&[u8]) -> bool;
+
+/// What was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    flows: Flows,
+    kept: Vec<Kept>,
+}
+
 /// Watches one device until it is dropped.
 #[derive(Debug)]
 pub struct Sniffer {
-    flows: Arc<Mutex<Flows>>,
-    frames: Option<Arc<Mutex<Vec<Vec<u8>>>>>,
+    seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -52,38 +70,43 @@ impl Sniffer {
     /// # Errors
     /// When there is no such device or the kernel refuses.
     pub fn start(namespace: &Namespace, device: &str) -> Result<Self> {
-        Self::open(namespace, device, None)
+        Self::keeping(namespace, device, |_| false)
     }
 
-    /// As [`Sniffer::start`], and keeps the IP frames that come in.
+    /// As [`Self::start`], and keeps the frames that `keep` says.
     ///
     /// # Errors
-    /// As [`Sniffer::start`].
-    pub fn keeping(namespace: &Namespace, device: &str) -> Result<Self> {
-        Self::open(namespace, device, Some(Arc::default()))
-    }
-
-    fn open(namespace: &Namespace, device: &str, frames: Option<Arc<Mutex<Vec<Vec<u8>>>>>) -> Result<Self> {
+    /// As [`Self::start`].
+    pub fn keeping(namespace: &Namespace, device: &str, keep: Keep) -> Result<Self> {
         let index = i32::try_from(namespace.ifindex(device)?).context("an index of a device")?;
         let socket = namespace.run(|| open(index))??;
-        let (flows, stop) = (Arc::<Mutex<Flows>>::default(), Arc::<AtomicBool>::default());
-        let (shared, kept, stopped) = (Arc::clone(&flows), frames.clone(), Arc::clone(&stop));
-        let work = move || watch(&socket, &shared, kept.as_deref(), &stopped);
+        let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
+        let (shared, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
+        let work = move || watch(&socket, keep, &shared, &stopped);
         let thread = std::thread::Builder::new().name("sniffer".to_owned()).spawn(work).context("a thread")?;
-        Ok(Self { flows, frames, stop, thread: Some(thread) })
-    }
-
-    /// The frames that were kept since this was asked last.
-    #[must_use]
-    pub fn take_frames(&self) -> Vec<Vec<u8>> {
-        let take = |frames: &Arc<Mutex<_>>| std::mem::take(&mut *frames.lock().unwrap_or_else(PoisonError::into_inner));
-        self.frames.as_ref().map(take).unwrap_or_default()
+        Ok(Self { seen, stop, thread: Some(thread) })
     }
 
     /// Flows so far. A packet may take 50 ms to get here.
     #[must_use]
     pub fn flows(&self) -> Flows {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen().flows.clone()
+    }
+
+    /// Frames kept so far, in the order in which they passed. A packet may take 50 ms to get here.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Kept> {
+        self.seen().kept.clone()
+    }
+
+    /// Frames kept since this was asked last, in the order in which they passed.
+    #[must_use]
+    pub fn take_kept(&self) -> Vec<Kept> {
+        std::mem::take(&mut self.seen().kept)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops, after what has arrived by now, and answers all flows.
@@ -93,6 +116,15 @@ impl Sniffer {
     pub fn finish(mut self) -> Result<Flows> {
         self.end()?;
         Ok(self.flows())
+    }
+
+    /// Stops, after what has arrived by now, and answers all frames that were kept.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_kept(mut self) -> Result<Vec<Kept>> {
+        self.end()?;
+        Ok(self.kept())
     }
 
     fn end(&mut self) -> Result<()> {
@@ -149,12 +181,7 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> Result<()> {
 }
 
 /// Receives until it is told to stop and nothing more is there.
-fn watch(
-    socket: &OwnedFd,
-    flows: &Mutex<Flows>,
-    frames: Option<&Mutex<Vec<Vec<u8>>>>,
-    stop: &AtomicBool,
-) -> Result<()> {
+fn watch(socket: &OwnedFd, keep: Keep, seen: &Mutex<Seen>, stop: &AtomicBool) -> Result<()> {
     let mut buffer = vec![0_u8; 1 << 17];
     loop {
         // SAFETY: all zero is a valid sockaddr_ll.
@@ -184,11 +211,13 @@ fn watch(
             }
             continue;
         };
-        if let Some(flow) = flow(&buffer[..received], from.sll_pkttype != libc::PACKET_OUTGOING) {
-            *flows.lock().unwrap_or_else(PoisonError::into_inner).entry(flow).or_default() += 1;
-            if let Some(frames) = frames.filter(|_| flow.incoming) {
-                frames.lock().unwrap_or_else(PoisonError::into_inner).push(buffer[..received].to_vec());
-            }
+        let (frame, incoming) = (&buffer[..received], from.sll_pkttype != libc::PACKET_OUTGOING);
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flow) = flow(frame, incoming) {
+            *seen.flows.entry(flow).or_default() += 1;
+        }
+        if keep(frame) {
+            seen.kept.push(Kept { incoming, frame: frame.to_vec() });
         }
     }
 }

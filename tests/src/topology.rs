@@ -144,7 +144,7 @@ pub const TO_CLOUD: &str = "cloud0";
 pub const CLOUD_DEVICE: &str = "dx0";
 
 /// A MAC address from the range for documentation (RFC 7042 section 2.1.1).
-const fn mac(last: u8) -> [u8; 6] {
+pub(crate) const fn mac(last: u8) -> [u8; 6] {
     [0x00, 0x00, 0x5e, 0x00, 0x53, last]
 }
 
@@ -360,7 +360,7 @@ impl Topology {
     }
 
     /// The router's routes to the clients and to the transit net between EDGE and their gateway.
-    fn routes_to_edge(&self, edge: Pair, metric: &str) -> String {
+    pub(crate) fn routes_to_edge(&self, edge: Pair, metric: &str) -> String {
         route("198.51.100.0/24", "2001:db8:51::/64", edge, metric)
             + &route("192.0.2.0/30", "2001:db8:2::/64", edge, metric)
     }
@@ -404,17 +404,17 @@ impl Topology {
 }
 
 /// `ip` commands that give a device a pair of addresses.
-fn owns(device: &str, address: Pair, prefix4: u8, prefix6: u8) -> String {
+pub(crate) fn owns(device: &str, address: Pair, prefix4: u8, prefix6: u8) -> String {
     let Pair { v4, v6 } = address;
     format!("address add {v4}/{prefix4} dev {device}\naddress add {v6}/{prefix6} dev {device} nodad\n")
 }
 
 /// `ip` commands for a route in each family.
-fn route(net4: &str, net6: &str, via: Pair, rest: &str) -> String {
+pub(crate) fn route(net4: &str, net6: &str, via: Pair, rest: &str) -> String {
     format!("route add {net4} via {} {rest}\nroute add {net6} via {} {rest}\n", via.v4, via.v6)
 }
 
-fn default_route(via: Pair) -> String {
+pub(crate) fn default_route(via: Pair) -> String {
     route("0.0.0.0/0", "::/0", via, "")
 }
 

@@ -25,6 +25,14 @@ const KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 /// Programs that tests start, and what they look for in a machine.
 pub(crate) const PROGRAMS: [&str; 3] = ["ip", "ethtool", "nft"];
 
+/// What is run: golden packets, and the tests of tunnels' far ends and of VLAN devices, which `cargo xtask test` leaves to us.
+const TESTS: [&str; 3] = ["golden", "far_ends", "vlans"];
+/// Servers that tests start; in the machine they find themselves under the same names.
+const SERVERS: [&str; 2] = ["nginx", "haproxy"];
+
+/// How many times longer tests may wait for anything in an emulated machine.
+const SLOWNESS: u32 = 10;
+
 /// Options of `vm`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -32,8 +40,9 @@ pub(crate) struct Args {
     /// tested on unless given.
     #[arg(long = "kernel", value_name = "VERSION")]
     kernels: Vec<String>,
-    /// A test program of the package of root tests. May be given more than once.
-    #[arg(long = "test", value_name = "NAME", default_value = "golden")]
+    /// A test program of the package of root tests. May be given more than once; golden packets and what needs modules that
+    /// build machines lack unless given.
+    #[arg(long = "test", value_name = "NAME", default_values = TESTS)]
     tests: Vec<String>,
     /// Only tests with this in their name.
     #[arg(long, value_name = "TEXT")]
@@ -48,7 +57,7 @@ pub(crate) struct Args {
 /// # Errors
 /// [`crate::run::Needs`] where no machine can be made; what did not build; or the kernels on which a test failed.
 pub(crate) fn vm(args: &Args) -> Result<()> {
-    setup(For::Build)?;
+    setup(For::Test)?;
     let dir = target_dir().join("vm");
     let payload = Payload::build(&dir, args)?;
     let tools = Tools::get(&dir)?;
@@ -119,6 +128,7 @@ impl Payload {
         fs::create_dir_all(&stripped)?;
         let mut script =
             "#!/bin/sh\nset -e\nexport BURST_BINARY=/payload/burst BURST_TEST_PROGRAMS=/payload/programs\n".to_owned();
+        let _ = writeln!(script, "export BURST_TEST_SLOWNESS={SLOWNESS}");
         let mut files = vec![
             (strip(&burst, &stripped, "burst")?, "/payload/burst".to_owned()),
             (programs, "/payload/programs".to_owned()),
@@ -131,7 +141,7 @@ impl Payload {
             let filter = args.filter.as_deref().unwrap_or_default();
             let _ = writeln!(script, "./{test} '{}'", filter.replace('\'', ""));
         }
-        for program in PROGRAMS {
+        for program in PROGRAMS.into_iter().chain(SERVERS) {
             let path = find(program)?;
             files.push((path.clone(), path.to_string_lossy().into_owned()));
         }
@@ -142,6 +152,9 @@ impl Payload {
         for (file, name) in &self.files {
             archive.copy(file, name)?;
         }
+        // Whom servers run as.
+        archive.file("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n");
+        archive.file("/etc/group", b"root:x:0:\n");
         archive.file("/payload/run", self.script.as_bytes());
         Ok(())
     }

@@ -104,6 +104,14 @@ impl Instance {
         Ok(program)
     }
 
+    /// Takes an instance that is not attached out of the pinned maps.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn release(self, maps_dir: &Path) -> Result<(), KernelError> {
+        steps::clear(maps_dir, &self.step().into_iter().collect())
+    }
+
     /// The object, for its log map.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

@@ -283,7 +283,10 @@ impl Host {
         let ids = Ids::assign(config, &Names::default())?;
         let compiled = compile(config, &ids)?;
         compiled.returns.iter().for_each(|(row, entry)| self.maps().set_return(*row, entry));
-        self.current = Some(Current { compiled, ids, instances: BTreeMap::new() });
+        let former = self.current.replace(Current { compiled, ids, instances: BTreeMap::new() });
+        for (_, instance) in former.into_iter().flat_map(|former| former.instances) {
+            instance.release(&self.pin_dir.join("maps"))?;
+        }
         Ok(())
     }
 

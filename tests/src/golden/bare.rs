@@ -50,7 +50,12 @@ impl Bed {
         let classifier = program.program()?;
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
         self.edge.run(|| classifier.attach_with_options(VPN_DEVICE, TcAttachType::Ingress, first))??;
-        Ok(Bare { bed: self, device, clients: Sniffer::keeping(&self.far, CLIENT_DEVICE)?, _program: program })
+        Ok(Bare {
+            bed: self,
+            device,
+            clients: Sniffer::keeping(&self.far, CLIENT_DEVICE, |_| true)?,
+            _program: program,
+        })
     }
 }
 
@@ -72,7 +77,7 @@ impl Bare<'_> {
         }
         row.name += &format!(" ({arrives:?})");
         let before = self.bed.counters.read();
-        drop(self.clients.take_frames());
+        drop(self.clients.take_kept());
         let packet = arrives.packet(&row.frame)?;
         ensure!(self.device.write(&packet)? == packet.len(), "{}: a packet is sent whole", row.name);
         let frame = match row.out.is_empty() {
@@ -92,7 +97,8 @@ impl Bare<'_> {
 
     /// A frame to the client itself; neighbours and routers speak to groups.
     fn arrived(&self) -> Option<Vec<u8>> {
-        self.clients.take_frames().into_iter().find(|frame| frame.starts_with(&CLIENT_MAC))
+        let mut incoming = self.clients.take_kept().into_iter().filter(|kept| kept.incoming).map(|kept| kept.frame);
+        incoming.find(|frame| frame.starts_with(&CLIENT_MAC))
     }
 }
 
