@@ -6,6 +6,17 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use aya_ebpf::programs::XdpContext;
 
+/// An offset below 256, whatever its other bits say. In assembly: the compiler would leave the mask out where it knows the bound
+/// from elsewhere, and the verifier may not know it (Linux 6.1 forgets bounds at an exclusive or).
+#[inline(always)]
+pub fn below_256(mut offset: u64) -> usize {
+    // SAFETY: one register, and nothing else.
+    unsafe {
+        core::arch::asm!("{0} &= 255", inlateout(reg) offset, options(pure, nomem, nostack, preserves_flags));
+    }
+    offset as usize
+}
+
 /// The linear part of a frame.
 #[derive(Clone, Copy)]
 pub struct Packet {

@@ -68,16 +68,18 @@ pub fn sentinel_tc(ctx: TcContext) -> i32 {
 struct Leaving {
     /// The first eight bytes; zero where there is no Ethernet header.
     to: u64,
-    /// Device.
+    /// Index of the device, which is positive; with [`OWN`] where XDP sends it, which here is burst itself. (In one word: what stands on
+    /// the stack from here to the deepest function is as much as Linux 6.1 takes.)
     ifindex: u32,
     /// Tag control information that the kernel keeps beside the frame, the outermost tag's; [`NONE`] without. Then the VLAN
     /// id, 0 for an untagged frame.
     vlan: u64,
     /// The ethertype of a packet without an Ethernet header; [`NONE`] where there is one.
     bare: u32,
-    /// Non-zero: XDP sends it, which here is burst itself.
-    own: u32,
 }
+
+/// In [`Leaving::ifindex`]: burst sends it.
+const OWN: u32 = 1 << 31;
 
 /// No such thing.
 const NONE: u32 = u32::MAX;
@@ -109,7 +111,7 @@ impl Found {
 /// What burst itself is about to send.
 #[inline(never)]
 fn own(ctx: *mut xdp_md, ifindex: u32) -> u32 {
-    let mut leaving = Leaving { to: 0, ifindex, vlan: NONE.into(), bare: NONE, own: 1 };
+    let mut leaving = Leaving { to: 0, ifindex: ifindex | OWN, vlan: NONE.into(), bare: NONE };
     let mut found = Found::nothing();
     if deep::<Xdp>(ctx, &mut leaving, &mut found) && trip(&leaving, &found) { XDP_DROP } else { XDP_PASS }
 }
@@ -122,7 +124,7 @@ fn others(skb: *mut __sk_buff) -> bool {
         let vlan = if (*skb).vlan_present == 0 { NONE.into() } else { u64::from((*skb).vlan_tci) };
         // A device without a MAC address has no Ethernet header.
         let bare = if constant(&maps::policy().mac) == 0 { (*skb).protocol } else { NONE };
-        Leaving { to: 0, ifindex: (*skb).ifindex, vlan, bare, own: 0 }
+        Leaving { to: 0, ifindex: (*skb).ifindex, vlan, bare }
     };
     let mut found = Found::nothing();
     deep::<Skb>(skb, &mut leaving, &mut found) && trip(&leaving, &found)
@@ -142,11 +144,11 @@ fn trip(leaving: &Leaving, found: &Found) -> bool {
         family: (found.rest >> 40) as u8,
         kind: 0,
         pad: 0,
-        ifindex: leaving.ifindex,
+        ifindex: leaving.ifindex & !OWN,
         link,
         stamp: maps::now(),
     };
-    let kind = if leaving.own != 0 || is_own(&event) {
+    let kind = if leaving.ifindex & OWN != 0 || is_own(&event) {
         SENTINEL_STOPPED_OWN
     } else if enforces() {
         SENTINEL_STOPPED

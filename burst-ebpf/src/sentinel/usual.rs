@@ -9,7 +9,7 @@ use burst_common::forget::forget;
 use super::deep::wraps;
 use crate::guard;
 use crate::maps;
-use crate::packet::Packet;
+use crate::packet::{Packet, below_256};
 use crate::parse::{ETH, IP4, IP6};
 use crate::walk::{IPIP, IPV6, Walk};
 
@@ -117,20 +117,20 @@ fn is_free_segment<A: Walk>(packet: &Packet, l4: usize, proto: u8, src: A, dst: 
 #[inline(always)]
 fn is_free_inside(packet: &Packet, at: usize, family: u32) -> bool {
     let ctx = packet.context().ctx;
-    // The place is hidden from the verifier, which would else look at every one; it wants a bound.
-    let at = forget(at as u64) & 0xff;
+    // The place is hidden from the verifier, which would else look at every one.
+    let at = forget(at as u64);
     if family == 4 { inside4(ctx, at) } else { inside6(ctx, at) }
 }
 
 #[inline(never)]
 fn inside4(ctx: *mut xdp_md, at: u64) -> bool {
-    let (packet, l3) = (Packet::of(ctx), (at & 0xff) as usize);
+    let (packet, l3) = (Packet::of(ctx), below_256(at));
     header4(&packet, l3).is_some_and(|(proto, src, dst)| is_free_transport(&packet, l3 + IP4, proto, src, dst))
 }
 
 #[inline(never)]
 fn inside6(ctx: *mut xdp_md, at: u64) -> bool {
-    let (packet, l3) = (Packet::of(ctx), (at & 0xff) as usize);
+    let (packet, l3) = (Packet::of(ctx), below_256(at));
     header6(&packet, l3).is_some_and(|(proto, src, dst)| is_free_transport(&packet, l3 + IP6, proto, src, dst))
 }
 

@@ -271,7 +271,10 @@ impl Host {
     /// # Errors
     /// When it does not compile.
     pub fn configure(&mut self, config: &Config) -> Result<()> {
-        if let Some(Current { compiled, ids, .. }) = self.current.take() {
+        if let Some(Current { compiled, ids, instances }) = self.current.take() {
+            for instance in instances.into_values() {
+                instance.release(&self.pin_dir.join("maps"))?;
+            }
             compiled.returns.iter().for_each(|(row, _)| self.maps().set_return(*row, &Zeroable::zeroed()));
             compiled.endpoints.iter().for_each(|endpoint| self.maps().set_endpoint(endpoint.id, &Zeroable::zeroed()));
             ids.links.values().for_each(|&link| self.maps().set_link(link, &Zeroable::zeroed()));
@@ -283,10 +286,7 @@ impl Host {
         let ids = Ids::assign(config, &Names::default())?;
         let compiled = compile(config, &ids)?;
         compiled.returns.iter().for_each(|(row, entry)| self.maps().set_return(*row, entry));
-        let former = self.current.replace(Current { compiled, ids, instances: BTreeMap::new() });
-        for (_, instance) in former.into_iter().flat_map(|former| former.instances) {
-            instance.release(&self.pin_dir.join("maps"))?;
-        }
+        self.current = Some(Current { compiled, ids, instances: BTreeMap::new() });
         Ok(())
     }
 
