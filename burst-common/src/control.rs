@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::proof::layout;
 
-/// The only row of the control map.
+/// The control word of [`crate::tables::Tables`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
 pub struct Control {

@@ -108,8 +108,8 @@ pub struct Flow<A> {
 }
 
 impl<A: Address> Flow<A> {
-    /// Whether this packet opens its flow: a TCP SYN without ACK, and without RST or FIN, with which no stack takes it. No UDP packet does in this version, and a repeated SYN
-    /// counts again.
+    /// Whether this packet opens its flow: a TCP SYN without ACK, and without RST or FIN, with which no stack takes it. No UDP packet does in this version: its
+    /// [`Flow::flags`] are 0, which is all that is asked. A repeated SYN counts again.
     #[inline(always)]
     #[must_use]
     pub fn opens(&self) -> bool {

@@ -41,6 +41,6 @@ pub const INLINE_PORTS: usize = 16;
 /// Prefixes of one family and direction in a policy that is matched through maps.
 pub const MAX_PREFIXES: usize = 16384;
 
-const _: () = assert!(MAX_LINKS.is_power_of_two() && MAX_ENDPOINTS.is_power_of_two());
+const _: () = assert!(MAX_CLASSES.is_power_of_two() && MAX_LINKS.is_power_of_two() && MAX_ENDPOINTS.is_power_of_two());
 const _: () = assert!(MAX_RETURNS.is_power_of_two() && MAX_REASONS.is_power_of_two());
 const _: () = assert!(MAX_SLOTS >= MAX_CLASSES * 2 * MAX_CLASS_SLOTS);

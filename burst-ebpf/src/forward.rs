@@ -86,7 +86,7 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
 
 /// The mode in which an endpoint takes packets of a family. What the policy does not use is dead code in its instance.
 #[inline(always)]
-pub fn mode<A: Guarded>(policy: &Policy, endpoint: &Endpoint) -> Result<u8, Reason> {
+fn mode<A: Guarded>(policy: &Policy, endpoint: &Endpoint) -> Result<u8, Reason> {
     let modes = constant(&policy.modes);
     let used = |mode: u8| modes & 1 << mode != 0 && endpoint.mode == mode;
     if used(MODE_DNAT) {

@@ -1,6 +1,6 @@
 //! The maps and the policy, behind typed getters. Nothing else names a map.
 //!
-//! SLOTS, TABLES and COUNTS are memory-mapped by the daemon; the first two are written by it
+//! SLOTS, TABLES, RETURNS, GATEWAYS and COUNTS are memory-mapped by the daemon; all but the last are written by it
 //! alone, one word at a time where a reader must not see half.
 
 use aya_ebpf::bindings::xdp_action::XDP_REDIRECT;
@@ -90,6 +90,9 @@ static DEVICES: DevMapHash<MAX_LINKS> = DevMapHash::new();
 /// The program that goes on with what is not decided at once, of each instance.
 #[btf_map]
 static STEPS: ProgramArray<MAX_INSTANCES> = ProgramArray::new();
+/// Of which device. Userspace's own, like the next two.
+#[btf_map]
+static PLACES: Array<u32, MAX_INSTANCES> = Array::new();
 #[btf_map]
 static META: Array<Meta, 1> = Array::new();
 #[btf_map]

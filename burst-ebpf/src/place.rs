@@ -26,21 +26,21 @@ pub struct Placed {
     pub slot: u32,
     /// The flow's hash, for the choice of the link.
     pub hash: u64,
+    /// Whether a pin decided that is not counted yet.
+    pub pinned: bool,
 }
 
-/// Places a packet of class `id` whose slot, or pin, is there to tell; `None`: it may need a pin.
+/// Places a packet whose slot, or pin, is there to tell; `None`: it may need a pin.
 #[inline(always)]
-pub fn usual<A: Guarded>(policy: &Policy, epoch: u32, id: u32, class: &Class, frame: &Frame<A>) -> Option<Placed> {
+pub fn usual<A: Guarded>(policy: &Policy, epoch: u32, class: &Class, frame: &Frame<A>) -> Option<Placed> {
     let (slot, hash) = slot(policy, class, &frame.flow);
-    let endpoint = match by_slot(maps::slot(slot)?, frame.flow.opens()) {
-        Placement::Slot(endpoint) => endpoint,
+    Some(match by_slot(maps::slot(slot)?, frame.flow.opens()) {
+        Placement::Slot(endpoint) => Placed { endpoint, slot, hash, pinned: false },
         Placement::Ask(_) => {
             let endpoint = maps::pinned(&PinKey::new(&frame.flow), epoch)?;
-            count::note(id, Note::PinHit);
-            endpoint
+            Placed { endpoint, slot, hash, pinned: true }
         }
-    };
-    Some(Placed { endpoint, slot, hash })
+    })
 }
 
 /// A flow's slot, and its hash.
@@ -68,7 +68,7 @@ pub fn place<A: Guarded>(
         Placement::Slot(endpoint) => endpoint,
         Placement::Ask(_) => ask::<A>(packet.context().ctx, frame.offsets().word(), slot, id) as EndpointId,
     };
-    Ok(Placed { endpoint, slot, hash })
+    Ok(Placed { endpoint, slot, hash, pinned: false })
 }
 
 subprograms! {

@@ -14,7 +14,7 @@ use burst::policy::matcher::Matcher;
 use burst_common::classify::Matched;
 use burst_common::endpoint::{MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_table};
 use burst_common::flow::{TCP, UDP, wide};
-use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP, ROOM_SHIFT};
+use burst_common::policy::{BY_CLIENT, KEEP, NEXTHOP, ROOM_SHIFT, TAGGED};
 use burst_common::returns::{ReturnKey, proto};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -381,10 +381,15 @@ fn tunnels_are_given_their_rows_and_known_by_their_far_end() {
     let (compiled, ids) = compiled(&parse(&text, "test").unwrap_or_else(|refused| panic!("{refused}")).config);
     let flags = compiled.policy.classes[usize::from(ids.classes["promo"])].flags;
     assert_eq!(flags, 0, "no `nexthop` tier, no room of one");
-    assert_eq!((compiled.guard.enforce, compiled.policy.modes), (1, 1 << MODE_GUE | 1 << MODE_IPIP));
+    assert_eq!(
+        (compiled.guard.enforce, compiled.policy.modes),
+        (1, 1 << MODE_GUE | 1 << MODE_IPIP | TAGGED),
+        "a link has a VLAN"
+    );
     let [four, six, elastic] = &compiled.endpoints[..] else { panic!("three endpoints") };
     // What the smallest link carries (dx-2: 1500; dx-1: 8500), less IPv4 or IPv6, UDP and GUE headers.
     let row = |end: &burst::policy::compile::CompiledEndpoint| {
+        assert_eq!(1500 - u16::from(end.row.overhead), end.row.room - if end.row.mode == MODE_IPIP { 7000 } else { 0 });
         (end.row.mode, end.row.family, end.row.room, end.row.tunnel_port)
     };
     assert_eq!(row(four), (MODE_GUE, 4, 1500 - 20 - 8 - 4, 6081u16.to_be()));

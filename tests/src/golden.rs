@@ -210,6 +210,14 @@ impl Bed {
         Ok(())
     }
 
+    /// Takes the program off the clients' device behind burst's back.
+    ///
+    /// # Errors
+    /// When none was attached.
+    pub fn detach_client(&self) -> Result<()> {
+        std::fs::remove_file(self.pin_dir.join("links").join(CLIENT_DEVICE)).context("unpinning")
+    }
+
     /// The policy and tables of the configuration.
     #[must_use]
     pub fn compiled(&self) -> &Compiled {

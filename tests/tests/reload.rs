@@ -12,6 +12,7 @@ use burst::policy::compile::{Compiled, compile};
 use burst::policy::ids::{Ids, Names};
 use burst_common::reason::Reason;
 use burst_common::slot::Slot;
+use burst_tests::foreign;
 use burst_tests::golden::Bed;
 use burst_tests::packet::{Frame, flag};
 use burst_tests::sniffer::Sniffer;
@@ -144,15 +145,18 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
     let client = std::net::SocketAddr::new(FIRST_CLIENT.v4.into(), 40_000);
     let frame = |to: std::net::Ipv4Addr| {
         let to = std::net::SocketAddr::new(to.into(), 443);
-        Frame::tcp(client, to, flag::ACK).macs(CLIENT_MAC, EDGE_CLIENT_MAC).payload(&[7; 32]).build()
+        Frame::tcp(client, to, flag::ACK).macs(CLIENT_MAC, EDGE_CLIENT_MAC).payload(&[7; 32])
     };
-    let (payment, promo) = (frame(PAYMENT.address.v4), frame(SHOP.address.v4));
+    let (payment, promo) = (frame(PAYMENT.address.v4).build(), frame(SHOP.address.v4));
+    // With an option, it is the second program's.
+    let (promo, rare) = (promo.build(), promo.ip_options(&[148, 4, 0, 0]).build());
     // Two to one, so that they cannot be taken for each other.
-    let frames: Vec<_> = (0..8).flat_map(|_| [payment.clone(), promo.clone(), promo.clone()]).collect();
+    let frames: Vec<_> = (0..8).flat_map(|_| [payment.clone(), promo.clone(), rare.clone()]).collect();
     let line = Sniffer::start(bed.far(), DX_DEVICE)?;
     let device = bed.far().ifindex(CLIENT_DEVICE)?;
     let socket = bed.far().run(|| socket(device))??;
     let before = bed.maps().class_counters();
+    let started = std::time::Instant::now();
     let sender = Sender::start(socket, frames)?;
     while sender.sent() == 0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -196,6 +200,7 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         after.get(class, reason.number()).packets - before.get(class, reason.number()).packets
     };
     let (kept, shifted) = (moved(bed.class("payment"), Reason::Keep), moved(bed.class("promo"), Reason::Shifted));
+    println!("{:.0} packets/s", sent as f64 / started.elapsed().as_secs_f64());
     println!("{sent} packets through 100 reloads: {kept} kept, {shifted} shifted, {lost} lost before the edge");
     assert_eq!(kept + shifted + lost, sent, "each packet is judged once");
     assert!(kept <= sent / 3 && shifted <= sent / 3 * 2, "none is taken for another");
@@ -205,6 +210,7 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         }
     }
     assert_eq!(moved(0, Reason::NoMatch), 0, "a policy was not there yet");
+    assert_eq!(moved(0, Reason::Unready), 0, "a second program was not there");
     let tcp = flows.iter().filter(|(flow, _)| flow.protocol == 6);
     let (mut arrived, endpoint) = (0, FIRST_ENDPOINT.v4);
     for (flow, packets) in tcp {
@@ -212,5 +218,27 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         arrived += packets;
     }
     assert!(arrived > 0, "the line carried the shop");
+    Ok(())
+}
+
+#[test]
+fn a_device_that_refuses_leaves_no_programs_behind() -> Result<()> {
+    let small = policy("");
+    let mut bed = Bed::new(&small)?;
+    let policy = compiled(&small)?;
+    assert_eq!(bed.second_programs()?, 0);
+    bed.attach(&policy)?;
+    assert_eq!(bed.second_programs()?, 2, "one for each device");
+    bed.detach_client()?;
+    let foreign = foreign::pass(bed.edge(), CLIENT_DEVICE)?;
+    for _ in 0..10 {
+        let refused = bed.attach(&policy).expect_err("a foreign program is there").to_string();
+        assert!(refused.contains("not burst's"), "{refused}");
+        // The link's new one, and what the clients' device had.
+        assert!(bed.second_programs()? <= 2, "{}", bed.second_programs()?);
+    }
+    drop(foreign);
+    bed.attach(&policy)?;
+    assert_eq!(bed.second_programs()?, 2);
     Ok(())
 }

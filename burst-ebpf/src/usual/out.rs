@@ -4,12 +4,12 @@ use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXT
 use burst_common::hash;
 use burst_common::link::{Link, VIA_KERNEL};
 use burst_common::policy::{Policy, TAGGED, constant};
-use burst_common::reason::Reason;
+use burst_common::reason::{Note, Reason};
 use burst_common::slot::LOCAL;
 use burst_common::tables::Tables;
 
 use crate::classify::among;
-use crate::count::Account;
+use crate::count::{self, Account};
 use crate::forward::write;
 use crate::guard::Guarded;
 use crate::outer::{self, Inner};
@@ -44,14 +44,24 @@ pub fn out<A: Usual>(packet: &Packet, usual: &Checked, act: &impl Conclude) -> O
     }
     let class = &policy.classes[matched.class as usize];
     let packet = &packet.again();
-    let placed = place::usual(policy, tables.control.epoch, matched.class, class, &A::frame(packet, usual)?)?;
+    let placed = place::usual(policy, tables.control.epoch, class, &A::frame(packet, usual)?)?;
     (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
     if placed.endpoint == LOCAL {
+        note(&placed, matched.class);
         return Some(act.conclude(&account, Reason::Local));
     }
     let packet = &packet.again();
     shift(policy, tables, packet, &A::frame(packet, usual)?, &placed, &mut account)?;
+    note(&placed, matched.class);
     Some(act.conclude(&account, Reason::Shifted))
+}
+
+/// Counts that a pin decided, once it is certain that this way has.
+#[inline(always)]
+fn note(placed: &Placed, class: u32) {
+    if placed.pinned {
+        count::note(class, Note::PinHit);
+    }
 }
 
 /// Sends a packet to where it was placed, if nothing is in the way.

@@ -1,6 +1,7 @@
 //! Installing a compiled policy: prepare the pin directory, check what is there, load one instance per device, attach.
 //! And the way back: `detach`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use super::events::Events;
 use super::layout;
 use super::load::{Instance, Told, load, prepare};
 use super::maps::Maps;
+use super::pinned::Pinned;
 use super::steps;
 use crate::config::model::XdpMode;
 use crate::policy::compile::Compiled;
@@ -96,6 +98,8 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
     let lock = bpffs::lock(plan.pin_dir)?;
     let maps_dir = maps_dir(plan.pin_dir);
     let cpus = super::cpus()?;
+    // What another version made is refused before anything is made beside it.
+    Pinned::open(plan.object, plan.pin_dir)?;
     layout::check(plan.object, &maps_dir, cpus)?;
     // An instance that does nothing makes the maps that are missing.
     let (policy, guard) = (bytemuck::Zeroable::zeroed(), bytemuck::Zeroable::zeroed());
@@ -192,6 +196,13 @@ impl Loaded<'_> {
     }
 }
 
+/// The instance of a device runs no more: its place is free when it is dropped.
+fn give_back(loaded: &mut [Loaded<'_>], device: &str) {
+    for place in loaded.iter_mut().filter(|loaded| loaded.device.name == device).filter_map(|l| l.instance.place()) {
+        place.give_back();
+    }
+}
+
 impl Installation {
     /// Attaches programs of traffic control as kernels before Linux 6.6 need it, whatever this one is.
     #[must_use]
@@ -239,25 +250,21 @@ impl Installation {
                 error.message += &format!("; the new program already runs on {}", replaced.join(", "));
             }
             for new in attached.iter().filter(|a| a.attached == Attached::New).rev() {
-                if let Err(error) = attach::take_back(new, &self.pin_dir) {
-                    tracing::error!(device = new.device, hook = ?new.hook, %error, "could not take back an attachment");
+                match attach::take_back(new, &self.pin_dir) {
+                    Ok(()) if new.hook == Hook::Xdp => give_back(&mut loaded, &new.device),
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(device = new.device, hook = ?new.hook, %error, "could not take back an attachment");
+                    }
                 }
-            }
-            // Where the new program took a former one's place, it keeps what it jumps to.
-            let keeps = |loaded: &Loaded<'_>| {
-                attached
-                    .iter()
-                    .any(|a| a.device == loaded.device.name && a.hook == Hook::Xdp && a.attached == Attached::Replaced)
-            };
-            let unused =
-                loaded.iter().filter(|loaded| !keeps(loaded)).filter_map(|loaded| loaded.instance.step()).collect();
-            if let Err(error) = steps::clear(&maps_dir(&self.pin_dir), &unused) {
-                tracing::error!(%error, "could not take back a program");
             }
             for new in reachable {
                 if let Err(error) = self.maps.remove_device(new) {
                     tracing::error!(ifindex = new, %error, "could not take back a device");
                 }
+            }
+            if let Err(error) = self.settle(&mut loaded, &attached) {
+                tracing::error!(%error, "programs that run no more keep their places");
             }
             return Err(error);
         }
@@ -277,10 +284,22 @@ impl Installation {
                 );
             }
         }
-        let used = loaded.iter().filter_map(|loaded| loaded.instance.step()).collect();
-        steps::clear_others(&maps_dir(&self.pin_dir), &used)?;
+        self.settle(&mut loaded, &attached)?;
         let instances = loaded.into_iter().flat_map(|loaded| [Some(loaded.instance), loaded.other]).flatten();
         Ok((attached, instances.collect()))
+    }
+
+    /// Clears the places of programs that this attachment replaced. A device where it failed keeps what it had.
+    fn settle(&self, loaded: &mut [Loaded<'_>], attached: &[Attachment]) -> Result<(), KernelError> {
+        let (mut now, mut standing) = (BTreeMap::new(), BTreeSet::new());
+        for Loaded { device, instance, .. } in loaded {
+            let is_it = |a: &Attachment| a.device == device.name && a.hook == Hook::Xdp;
+            match instance.place().filter(|place| place.is_kept() && attached.iter().any(is_it)) {
+                Some(place) => drop(now.insert(device.ifindex, place.number())),
+                None => drop(standing.insert(device.ifindex)),
+            }
+        }
+        steps::settle(&maps_dir(&self.pin_dir), &now, &standing)
     }
 
     /// Loads what a device needs.
@@ -337,7 +356,19 @@ impl Installation {
                 let device = loaded.device;
                 for &hook in device.hooks().iter().filter(|hook| (**hook == Hook::Egress) == sentinels) {
                     let at = (device.name.as_str(), device.ifindex);
-                    attached.push(attach::attach(loaded.of(hook), at, hook, (mode, self.tcx), &self.pin_dir)?);
+                    let entry = hook == Hook::Xdp;
+                    if let Some(place) = loaded.instance.place().filter(|_| entry) {
+                        place.keep(device.ifindex)?;
+                    }
+                    match attach::attach(loaded.of(hook), at, hook, (mode, self.tcx), &self.pin_dir) {
+                        Ok(done) => attached.push(done),
+                        Err(error) => {
+                            if let Some(place) = loaded.instance.place().filter(|_| entry) {
+                                place.give_back();
+                            }
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }

@@ -37,7 +37,7 @@ const fn map<K, V>(name: &'static str, entries: usize) -> Shared {
 }
 
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [Shared; 12] = [
+pub(super) const SHARED: [Shared; 13] = [
     map::<u32, Slot>("SLOTS", MAX_SLOTS),
     map::<u32, Tables>("TABLES", 1),
     map::<u32, Return>("RETURNS", MAX_RETURNS),
@@ -46,6 +46,7 @@ pub(super) const SHARED: [Shared; 12] = [
     map::<PinKey, Pin>("PINS", MAX_PINS),
     map::<u32, bpf_devmap_val>("DEVICES", MAX_LINKS),
     map::<u32, u32>("STEPS", MAX_INSTANCES),
+    map::<u32, u32>("PLACES", MAX_INSTANCES),
     map::<u32, Meta>("META", 1),
     map::<u32, Name>("NAMES_OF", NAMES),
     Shared { name: "EVENTS", key: 0, value: 0, entries: EVENT_BYTES as u32, per_cpu: false },

@@ -1,7 +1,7 @@
 //! One program instance: the object with its policy in frozen read-only data.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapError, ProgramArray};
@@ -11,17 +11,20 @@ use burst_common::policy::{Guard, Policy};
 
 use super::error::{KernelError, Kind, PRIVILEGES, causes, errno, remedy, with_causes};
 use super::layout::SHARED;
-use super::{steps, sys};
+use super::steps::{self, Place, STEPS};
+use super::sys;
 use crate::policy::dimensions::Large;
 
 /// A loaded program with its maps; not attached.
 pub struct Instance {
     ebpf: Ebpf,
     entry: Entry,
+    /// The maps that others share; `None`: it has its own.
+    maps_dir: Option<PathBuf>,
     /// Where its second program is to be among those of all instances.
     step: u32,
-    /// Whether it is there.
-    placed: bool,
+    /// That place, once it is there, in maps that others share.
+    place: Option<Place>,
 }
 
 /// A program, and the one it jumps to with what it does not decide at once.
@@ -64,16 +67,18 @@ impl Instance {
         steps.load().map_err(failed)?;
         let steps = steps.fd().map_err(failed)?.try_clone();
         let steps = steps.map_err(|error| KernelError::os("a handle of the program", &error))?;
+        if let Some(maps_dir) = &self.maps_dir {
+            self.place = Some(Place::take(maps_dir, self.step, &steps)?);
+            return Ok(());
+        }
         let refused = |error: MapError| refused("putting the second program into its place", &error);
-        let map = self.ebpf.map_mut(steps::MAP).ok_or_else(|| missing(steps::MAP))?;
-        ProgramArray::try_from(map).and_then(|mut map| map.set(self.step, &steps, 0)).map_err(refused)?;
-        self.placed = true;
-        Ok(())
+        let map = self.ebpf.map_mut(STEPS).ok_or_else(|| missing(STEPS))?;
+        ProgramArray::try_from(map).and_then(|mut map| map.set(self.step, &steps, 0)).map_err(refused)
     }
 
     /// Where its second program is among those of all instances, if it was loaded.
-    pub(super) const fn step(&self) -> Option<u32> {
-        if self.placed { Some(self.step) } else { None }
+    pub(super) fn place(&mut self) -> Option<&mut Place> {
+        self.place.as_mut()
     }
 
     /// Loads the devmap's program of a link device, and gives a handle of it.
@@ -104,14 +109,6 @@ impl Instance {
         Ok(program)
     }
 
-    /// Takes an instance that is not attached out of the pinned maps.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn release(self, maps_dir: &Path) -> Result<(), KernelError> {
-        steps::clear(maps_dir, &self.step().into_iter().collect())
-    }
-
     /// The object, for its log map.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -138,9 +135,14 @@ pub struct Told<'a> {
 /// # Errors
 /// When the verifier or the kernel refuses, with the verifier's words.
 pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    let mut instance = prepare(object, maps_dir, cpus, told)?;
+    let step = steps::free(maps_dir)?;
+    let mut instance = make(object, Some(maps_dir), cpus, told, (entry(told), step))?;
     instance.load_entry()?;
     Ok(instance)
+}
+
+const fn entry(told: &Told<'_>) -> Entry {
+    if told.trace { REPORTING } else { ENTRY }
 }
 
 /// As [`load`], without any program yet.
@@ -148,7 +150,7 @@ pub fn load(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Res
 /// # Errors
 /// As [`load`].
 pub(super) fn prepare(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    make(object, Some(maps_dir), cpus, told, if told.trace { REPORTING } else { ENTRY })
+    make(object, Some(maps_dir), cpus, told, (entry(told), 0))
 }
 
 /// Loads an instance with maps of its own, which nobody else knows, and which reports of each packet.
@@ -156,7 +158,7 @@ pub(super) fn prepare(object: &[u8], maps_dir: &Path, cpus: usize, told: &Told<'
 /// # Errors
 /// As [`load`].
 pub(super) fn load_alone(object: &[u8], cpus: usize, told: &Told<'_>) -> Result<Instance, KernelError> {
-    let mut instance = make(object, None, cpus, told, REPORTING)?;
+    let mut instance = make(object, None, cpus, told, (REPORTING, 0))?;
     instance.load_entry()?;
     Ok(instance)
 }
@@ -166,9 +168,8 @@ fn make(
     maps_dir: Option<&Path>,
     cpus: usize,
     told: &Told<'_>,
-    entry: Entry,
+    (entry, step): (Entry, u32),
 ) -> Result<Instance, KernelError> {
-    let step = maps_dir.map_or(Ok(0), steps::free)?;
     let level: u8 = if told.trace { 3 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader.override_global("POLICY", bytemuck::bytes_of(told.policy), true);
@@ -197,7 +198,7 @@ fn make(
         }
     }
     freeze(&mut ebpf)?;
-    Ok(Instance { ebpf, entry, step, placed: false })
+    Ok(Instance { ebpf, entry, maps_dir: maps_dir.map(Path::to_owned), step, place: None })
 }
 
 fn missing(map: &str) -> KernelError {

@@ -23,7 +23,7 @@ use crate::policy::dimensions::Large;
 
 /// Shared maps that say nothing of where a packet goes: what an instance may redirect to it is told by others, names are
 /// userspace's, events are the owner's, and programs know their own. Counters are left out by what they are.
-const NOT_COPIED: [&str; 5] = ["DEVICES", "STEPS", "META", "NAMES_OF", "EVENTS"];
+const NOT_COPIED: [&str; 6] = ["DEVICES", "STEPS", "PLACES", "META", "NAMES_OF", "EVENTS"];
 
 /// The state in a pin directory.
 pub struct Pinned {
@@ -251,6 +251,7 @@ struct Constants {
     policy: Range<usize>,
     guard: Range<usize>,
     level: Range<usize>,
+    step: Range<usize>,
 }
 
 impl Constants {
@@ -285,6 +286,7 @@ impl Constants {
             policy: place("POLICY", size_of::<Policy>())?,
             guard: place("GUARD", size_of::<Guard>())?,
             level: place("AYA_LOG_LEVEL", 1)?,
+            step: place("STEP", size_of::<u32>())?,
             built,
         })
     }
@@ -292,7 +294,8 @@ impl Constants {
     /// Policy and guard of a program by its read-only data; `None` when that is not of this object.
     fn read(&self, data: &[u8]) -> Option<(Policy, Guard)> {
         // All that the loader did not replace is as it was built.
-        let replaced = |at: usize| [&self.policy, &self.guard, &self.level].iter().any(|place| place.contains(&at));
+        let replaced =
+            |at: usize| [&self.policy, &self.guard, &self.level, &self.step].iter().any(|place| place.contains(&at));
         let same = |(at, (built, found)): (usize, (&u8, &u8))| built == found || replaced(at);
         if self.built.len() != data.len() || !self.built.iter().zip(data).enumerate().all(same) {
             return None;

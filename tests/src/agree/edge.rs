@@ -271,10 +271,7 @@ impl Host {
     /// # Errors
     /// When it does not compile.
     pub fn configure(&mut self, config: &Config) -> Result<()> {
-        if let Some(Current { compiled, ids, instances }) = self.current.take() {
-            for instance in instances.into_values() {
-                instance.release(&self.pin_dir.join("maps"))?;
-            }
+        if let Some(Current { compiled, ids, .. }) = self.current.take() {
             compiled.returns.iter().for_each(|(row, _)| self.maps().set_return(*row, &Zeroable::zeroed()));
             compiled.endpoints.iter().for_each(|endpoint| self.maps().set_endpoint(endpoint.id, &Zeroable::zeroed()));
             ids.links.values().for_each(|&link| self.maps().set_link(link, &Zeroable::zeroed()));

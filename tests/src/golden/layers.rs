@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
-use serde_json::Value;
 
 use super::sentinel::Sentinel;
 use super::{Bed, Entry};
+use crate::sniffer::Sniffer;
 
 impl Bed {
     /// Tells all instances that are loaded from now on that the rules of keep classes are those of another class, which may leave.
@@ -29,6 +29,18 @@ impl Bed {
     pub fn blind_guard(&mut self) {
         (self.compiled.guard, self.compiled.guard_large) = (bytemuck::Zeroable::zeroed(), None);
         self.instances.clear();
+    }
+
+    /// How many second programs of instances there are.
+    ///
+    /// # Errors
+    /// When their map cannot be read.
+    pub fn second_programs(&self) -> Result<usize> {
+        let map = self.pin_dir.join("maps/STEPS").display().to_string();
+        let text = self.edge.exec("bpftool", &["-j", "map", "dump", "pinned", &map])?;
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+        // Of an empty place it says that there is an error.
+        Ok(rows.iter().filter(|row| row["value"].is_array()).count())
     }
 
     /// Lets packets be redirected out of a device, through the sentinel if there is one.
@@ -69,29 +81,22 @@ impl Bed {
         edge.run(|| program.test_run(options))??;
         Ok(())
     }
+}
 
-    /// Waits until the far end of a device has received `count` packets since it had received `before`, and a little longer.
-    ///
-    /// # Errors
-    /// When it received more, or fewer in time.
-    pub fn arrived(&self, device: &str, before: u64, count: u64) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(5);
-        while self.received(device)? < before + count && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-        let arrived = self.received(device)? - before;
-        ensure!(arrived == count, "{arrived} packets arrived behind {device}, not {count}");
-        Ok(())
+/// Waits until a sniffer has seen `count` TCP packets come in, and a little longer.
+///
+/// # Errors
+/// When it saw more, or fewer in time.
+pub fn arrived(sniffer: &Sniffer, count: u64) -> Result<()> {
+    let seen = || -> u64 {
+        let flows = sniffer.flows();
+        flows.iter().filter(|(flow, _)| flow.incoming && flow.protocol == 6).map(|(_, packets)| packets).sum()
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    while seen() < count && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
     }
-
-    /// Packets that the far end of a device has received.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn received(&self, device: &str) -> Result<u64> {
-        let text = self.far.exec("ip", &["-json", "-stats", "link", "show", "dev", device])?;
-        let links: Value = serde_json::from_str(&text)?;
-        links[0]["stats64"]["rx"]["packets"].as_u64().with_context(|| format!("no count in {text}"))
-    }
+    std::thread::sleep(Duration::from_millis(150));
+    ensure!(seen() == count, "{} TCP packets arrived, not {count}", seen());
+    Ok(())
 }

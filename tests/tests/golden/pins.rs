@@ -217,3 +217,21 @@ fn when_no_more_pins_can_be_made_openers_go_where_their_followers_will() -> Resu
     let row = Row::passes("payment asks for no pin", arriving(kept), bed.class("payment"), Reason::Keep);
     bed.check(FROM_CLIENT, &row.opens())
 }
+
+#[test]
+fn a_pin_that_decides_is_counted_once_whatever_comes_of_the_packet() -> Result<()> {
+    let mut bed = bed()?;
+    for (flow, opens) in flows(&bed).into_iter().filter(|(_, opens)| !opens) {
+        let (pin, slot) = (flow.pin(flow.away, EPOCH).1, Slot::new(LOCAL, LOCAL, State::Pins, 0));
+        let frame = |ttl| arriving(flow.packet(flow.kind.shop(443), opens).ttl(ttl));
+        let row = |name: &str, ttl, reason| {
+            Row::passes(flow.kind.row(name), frame(ttl), flow.class, reason).notes(flow.class, Note::PinHit)
+        };
+        flow.check(&mut bed, &row("TTL 1", 1, Reason::TtlExpired), slot, Some(pin), Some(flow.away))?;
+        let links = bed.maps().endpoint(flow.away).links;
+        bed.maps().set_endpoint_links(flow.away, 0);
+        flow.check(&mut bed, &row("no link", 64, Reason::NoLink), slot, Some(pin), Some(flow.away))?;
+        bed.maps().set_endpoint_links(flow.away, links);
+    }
+    Ok(())
+}
