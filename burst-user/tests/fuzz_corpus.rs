@@ -24,6 +24,11 @@ fn replay(name: &str, target: fn(&[u8])) {
 }
 
 #[test]
+fn captures() {
+    replay("capture", targets::capture);
+}
+
+#[test]
 fn configurations() {
     replay("config", targets::config);
 }

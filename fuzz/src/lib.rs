@@ -1,6 +1,10 @@
-//! What is fuzzed: for each kind of text that somebody else writes, a function that reads it and checks what must hold
+//! What is fuzzed: for each kind of text or file that somebody else writes, a function that reads it and checks what must hold
 //! whatever it says. `burst-user/tests/fuzz_corpus.rs` runs the same functions over the committed corpus.
 
+use std::io::Cursor;
+use std::path::Path;
+
+use burst::capture::Reader;
 use burst::config::model::Combine;
 use burst::observe::answers;
 use burst::policy::compile::compile;
@@ -76,4 +80,31 @@ pub fn metrics(data: &[u8]) {
         }
         Err(error) => short(&error),
     }
+}
+
+/// A capture, pcap or pcapng. It comes to an end, with fewer packets than bytes, and none is longer than what a record may be.
+pub fn capture(data: &[u8]) {
+    let read = || {
+        let mut reader = match Reader::of(Path::new("fuzz.pcap"), Cursor::new(data.to_vec())) {
+            Ok(reader) => reader,
+            Err(error) => return (Vec::new(), Some(error.to_string())),
+        };
+        let mut packets = Vec::new();
+        loop {
+            match reader.next_packet() {
+                Ok(Some(packet)) => {
+                    assert!(packet.frame.len() <= data.len() + 14, "a frame of {} bytes", packet.frame.len());
+                    packets.push((packet.frame.to_vec(), packet.original));
+                }
+                Ok(None) => return (packets, None),
+                Err(error) => return (packets, Some(error.to_string())),
+            }
+            assert!(packets.len() <= data.len(), "more packets than bytes");
+        }
+    };
+    let (packets, error) = read();
+    if let Some(error) = &error {
+        short(error);
+    }
+    assert!(read() == (packets, error), "the same bytes are read alike");
 }

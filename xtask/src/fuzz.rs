@@ -29,6 +29,8 @@ pub(crate) struct Args {
 /// A program of `fuzz/targets`.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Target {
+    /// Captures, pcap and pcapng.
+    Capture,
     /// Configurations.
     Config,
     /// Answers of HAProxy's stats socket.

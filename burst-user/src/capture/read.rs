@@ -87,6 +87,14 @@ impl Reader {
         Self::new(path, file, size)
     }
 
+    /// Reads a capture from anywhere; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn of(path: &Path, from: impl Read + Send + 'static) -> Result<Self, CaptureError> {
+        Self::new(path, from, None)
+    }
+
     fn new(path: &Path, from: impl Read + Send + 'static, size: Option<u64>) -> Result<Self, CaptureError> {
         let source = Arc::new(Source::default());
         let input = Input { from, source: source.clone() };
