@@ -29,7 +29,7 @@ pub use mapped::Mapped;
 pub use maps::{ClassCounters, Maps};
 pub use pinned::{Pinned, Running};
 pub use pins::PinTable;
-pub(crate) use sys::leave_network;
+pub(crate) use sys::{give_back_memory, leave_network};
 
 /// How many CPUs this host may have: so many rows the counters have.
 fn cpus() -> Result<usize, KernelError> {

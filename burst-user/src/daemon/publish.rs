@@ -21,7 +21,7 @@ use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
-use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan};
+use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::Compiled;
 use crate::policy::ids::{Ids, endpoint_key};
@@ -185,10 +185,13 @@ impl<'a> Publisher<'a> {
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
         let devices = start::devices(self.config, &self.links, net);
-        let (attached, mut instances) = self.installation.attach(&self.plan, &self.compiled, &devices)?;
+        let done = self.installation.attach(&self.plan, &self.compiled, &devices);
+        let (attached, mut instances) = done.inspect_err(|_| give_back_memory())?;
         if self.plan.trace {
             self.trace.follow(&mut instances);
         }
+        drop(instances);
+        give_back_memory();
         self.attached = devices.into_iter().map(|device| (device.name, device.ifindex, device.mac)).collect();
         Ok(attached)
     }

@@ -276,3 +276,13 @@ pub(crate) fn leave_network() -> io::Result<()> {
     // SAFETY: the flag concerns the network of this thread alone: no memory, no descriptor and no file system.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.map_err(io::Error::from)
 }
+
+/// Gives memory that is free back to the system. To load a program takes tens of megabytes for a moment, which glibc would
+/// keep for good (malloc_trim(3)).
+pub(crate) fn give_back_memory() {
+    // SAFETY: no arguments that are pointers; it moves nothing that is in use. That it may have found nothing is no error.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
