@@ -2,9 +2,9 @@
 //!
 //! A usual frame whose outcome is one of a few takes it here; whatever is rarer is `None`, untouched, and takes the way step by
 //! step (`forward`, `reply`), which decides from the start with the same stages. So this way needs few registers, and no
-//! packet on it pays for what happens to others. Every return of a function costs several nanoseconds where the processor
-//! must not predict it (Linux, Documentation/admin-guide/hw-vuln/srso.rst): there is none on it but those of helpers, of segment sizes (a SYN that leaves, a SYN-ACK
-//! that comes home) and of the routing table (a reply where no gateway is cached).
+//! packet on it pays for what happens to others. A return costs more than its instruction where the processor must not predict
+//! it (Linux, Documentation/admin-guide/hw-vuln/srso.rst): there is none on it but those of helpers, of segment sizes (a SYN
+//! that leaves, a SYN-ACK that comes home) and of the routing table (a reply where no gateway is cached).
 
 use burst_common::reason::Reason;
 

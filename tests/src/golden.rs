@@ -210,6 +210,18 @@ impl Bed {
         Ok(())
     }
 
+    /// How many second programs of instances there are.
+    ///
+    /// # Errors
+    /// When their map cannot be read.
+    pub fn second_programs(&self) -> Result<usize> {
+        let map = self.pin_dir.join("maps/STEPS").display().to_string();
+        let text = self.edge.exec("bpftool", &["-j", "map", "dump", "pinned", &map])?;
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+        // Of an empty place it says that there is an error.
+        Ok(rows.iter().filter(|row| row["value"].is_array()).count())
+    }
+
     /// Takes the program off the clients' device behind burst's back.
     ///
     /// # Errors
