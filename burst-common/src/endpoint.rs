@@ -34,7 +34,7 @@ pub struct Endpoint {
     /// Address, as in the packet; IPv4 in the first word. Zero for `nexthop`.
     pub address: [u32; 4],
     /// Link ids by flow hash, one byte each; 0 is none. One word, published by one store: a lost link is gone from
-    /// all its endpoints at once. All zero: the endpoint cannot be reached.
+    /// all its endpoints at once. All zero: the endpoint cannot be reached; [`HELD_LINKS`]: nor can it, but it is waited for.
     pub links: u64,
     /// Ports that are renamed; all others are preserved.
     pub ports: [PortPair; ENDPOINT_PORTS],
@@ -57,9 +57,22 @@ layout!(
     address @ 0, links @ 16, ports @ 24, mode @ 56, family @ 57, class @ 58, overhead @ 59, room @ 60, tunnel_port @ 62,
 );
 
+/// The link of an endpoint that cannot be reached for the moment: an id that no link has, whose row stays free. Packets of flows that
+/// are there are dropped, for the local stack would reset them; TCP sends them again.
+pub const HELD: u8 = crate::limits::MAX_LINKS as u8 - 1;
+/// [`Endpoint::links`] of such an endpoint.
+pub const HELD_LINKS: u64 = u64::from_ne_bytes([HELD; ENDPOINT_LINKS]);
+
 impl Endpoint {
     /// Offset of [`Endpoint::links`], for userspace that publishes only this word.
     pub const LINKS_OFFSET: usize = core::mem::offset_of!(Endpoint, links);
+
+    /// Whether a link leads there, by the word of its links.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reached(links: u64) -> bool {
+        links != 0 && links != HELD_LINKS
+    }
 
     /// What a destination port (network byte order) becomes.
     #[inline(always)]

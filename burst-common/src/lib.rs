@@ -22,6 +22,8 @@ pub mod hash;
 pub mod slot;
 pub mod place;
 pub mod pin;
+pub mod repeat;
+pub mod admission;
 pub mod endpoint;
 pub mod link;
 pub mod gateway;

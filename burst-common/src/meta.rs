@@ -6,7 +6,7 @@ use crate::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS};
 use crate::proof::layout;
 
 /// Version of the ABI. Raised whenever a layout, a capacity, the hash or the meaning of a field changes.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 /// "burst", two NULs and a one, as bytes.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"burst\0\0\x01");
 

@@ -158,6 +158,10 @@ pub const KEEP: u32 = 1 << 0;
 pub const BY_CLIENT: u32 = 1 << 1;
 /// The class has an endpoint of mode `nexthop`: packets from its service addresses come back over links.
 pub const NEXTHOP: u32 = 1 << 2;
+/// Of the class's UDP packets, QUIC Initials (RFC 9000, section 17.2.2; RFC 9369, section 3.2) open flows.
+pub const QUIC: u32 = 1 << 3;
+/// Of the class's UDP packets, each is placed by itself.
+pub const PER_PACKET: u32 = 1 << 4;
 
 /// Where [`Class::flags`] holds the largest IP packet in bytes that fits the links of its `nexthop` tiers: the upper half.
 /// 0: not limited.
@@ -173,7 +177,7 @@ pub struct Class {
     pub base6: u32,
     /// Slots per family, less one; the number is a power of two.
     pub mask: u32,
-    /// [`KEEP`], [`BY_CLIENT`], [`NEXTHOP`], and a size, see [`ROOM_SHIFT`].
+    /// [`KEEP`], [`BY_CLIENT`], [`NEXTHOP`], [`QUIC`], [`PER_PACKET`], and a size, see [`ROOM_SHIFT`].
     pub flags: u32,
 }
 layout!(Class, size = 16, base4 @ 0, base6 @ 4, mask @ 8, flags @ 12);

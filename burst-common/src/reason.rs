@@ -128,6 +128,10 @@ reasons! {
     /// The driver left no room in front of the frame for a tag or an outer header.
     NoHeadroom = 29, Pass, "no-headroom";
 
+    /// For an endpoint that no link leads to for the moment, of a flow that is there: the local stack would reset it. Its sender tries
+    /// again.
+    Held = 30, Drop, "held";
+
     /// From a link, but not from an endpoint or a service address: the kernel's.
     NotReturn = 32, Pass, "not-return";
     /// From an endpoint to an address of this host: a probe's answer. Also where the routing table has no way at all:
@@ -163,6 +167,14 @@ pub enum Note {
     PinRefused = 61,
     /// A pin decided.
     PinHit = 62,
+    /// An opener was repeated: no new flow.
+    Repeated = 57,
+    /// The surge guard sent a new flow away: the premises had no room for it.
+    Surged = 56,
+    /// A new flow stayed local, because the endpoint it was meant for cannot be reached.
+    Stranded = 55,
+    /// A slot's new flows came home, because nobody leads any more (the lease is over).
+    Homed = 54,
     /// The sentinel stopped a keep tuple on its way to a link (counted under class 0).
     SentinelStopped = 58,
     /// The sentinel saw a keep tuple on its way to a link and let it go (counted under class 0).
@@ -171,8 +183,17 @@ pub enum Note {
 
 impl Note {
     /// All notes.
-    pub const ALL: &[Self] =
-        &[Self::SentinelStopped, Self::SentinelReported, Self::Pinned, Self::PinRefused, Self::PinHit];
+    pub const ALL: &[Self] = &[
+        Self::Homed,
+        Self::Stranded,
+        Self::Surged,
+        Self::Repeated,
+        Self::SentinelStopped,
+        Self::SentinelReported,
+        Self::Pinned,
+        Self::PinRefused,
+        Self::PinHit,
+    ];
 
     /// The note's row in the counters.
     #[inline(always)]
@@ -188,6 +209,10 @@ impl Note {
             Self::Pinned => "pinned",
             Self::PinRefused => "pin-refused",
             Self::PinHit => "pin-hit",
+            Self::Repeated => "repeated",
+            Self::Surged => "surged",
+            Self::Stranded => "stranded",
+            Self::Homed => "homed",
             Self::SentinelStopped => "sentinel-stopped",
             Self::SentinelReported => "sentinel-reported",
         }
@@ -237,7 +262,7 @@ mod tests {
         let not_passed: Vec<_> = Reason::ALL.iter().filter(|r| r.action() != Action::Pass).map(|r| r.text()).collect();
         assert_eq!(
             not_passed,
-            ["shifted", "returned", "too-big", "too-big-answered", "spoofed", "congested", "returned-kernel"]
+            ["shifted", "returned", "too-big", "too-big-answered", "held", "spoofed", "congested", "returned-kernel"]
         );
     }
 }

@@ -1,7 +1,8 @@
 //! The slot word: which endpoint the flows of one hash bucket go to.
 //!
 //! One aligned 64-bit word, published by one store and read by one load, so that no reader sees half of one:
-//! bits 0–15 current endpoint, 16–31 previous endpoint, 32–39 state, 40–63 generation.
+//! bits 0–15 current endpoint, 16–31 previous endpoint, 32–39 state, 40–63 generation. The controller writes it, and in a few cases
+//! the program (see [`crate::place`]); both by compare-and-swap.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -44,6 +45,7 @@ impl Slot {
     }
 
     /// A slot word; `generation` counts modulo 2²⁴.
+    #[inline(always)]
     #[must_use]
     pub const fn new(current: EndpointId, previous: EndpointId, state: State, generation: u32) -> Self {
         let state = match state {
@@ -62,6 +64,7 @@ impl Slot {
     }
 
     /// The word in the map.
+    #[inline(always)]
     #[must_use]
     pub const fn word(self) -> u64 {
         self.0
@@ -93,6 +96,7 @@ impl Slot {
     }
 
     /// How often the slot was written, modulo 2²⁴.
+    #[inline(always)]
     #[must_use]
     pub const fn generation(self) -> u32 {
         (self.0 >> 40) as u32
@@ -103,16 +107,13 @@ impl Slot {
     /// The invariant that makes a change safe at any time: **every unrecorded live flow of a slot is on `previous`
     /// while it is in transition, and on `current` when it is not.** So a slot that is already in transition keeps
     /// its `previous` (its unrecorded flows have not moved), and any other gets its `current` as `previous`.
+    #[inline(always)]
     #[must_use]
     pub const fn flip(self, endpoint: EndpointId) -> Self {
         if self.current() == endpoint {
             return self;
         }
-        let previous = match self.state() {
-            State::Transition => self.previous(),
-            State::Stable | State::Pins => self.current(),
-        };
-        Self::new(endpoint, previous, State::Transition, self.generation().wrapping_add(1))
+        Self::new(endpoint, self.unrecorded(), State::Transition, self.generation().wrapping_add(1))
     }
 
     /// The slot after its transition ended: every flow that was not on `current` is either pinned or gone.
@@ -120,6 +121,30 @@ impl Slot {
     pub const fn settle(self, pinned_elsewhere: bool) -> Self {
         let state = if pinned_elsewhere { State::Pins } else { State::Stable };
         Self::new(self.current(), self.current(), state, self.generation().wrapping_add(1))
+    }
+
+    /// The slot after a flow of it is to be pinned elsewhere than its unrecorded flows are: from now on its flows ask for their
+    /// pins. Of one in state pins the generation alone changes: it tells the controller that there are pins which it has not read.
+    /// In a slot in transition flows ask anyway.
+    #[inline(always)]
+    #[must_use]
+    pub const fn watch(self) -> Self {
+        match self.state() {
+            State::Transition => self,
+            State::Stable | State::Pins => {
+                Self::new(self.current(), self.current(), State::Pins, self.generation().wrapping_add(1))
+            }
+        }
+    }
+
+    /// Where the unrecorded flows of the slot are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unrecorded(self) -> EndpointId {
+        match self.state() {
+            State::Transition => self.previous(),
+            State::Stable | State::Pins => self.current(),
+        }
     }
 
     /// The slot after the endpoint it names died: its flows cannot be saved, all go to `endpoint` at once.
@@ -149,6 +174,17 @@ mod tests {
         );
         let slot = slot.settle(true).flip(3);
         assert_eq!((slot.current(), slot.previous(), slot.state()), (3, 9, State::Transition));
+    }
+
+    #[test]
+    fn a_watched_slot_keeps_its_unrecorded_flows_and_says_that_it_changed() {
+        for slot in [Slot::stable(7), Slot::stable(LOCAL).flip(7).settle(true)] {
+            let watched = slot.watch();
+            assert_eq!((watched.unrecorded(), watched.state()), (7, State::Pins));
+            assert_eq!(watched.generation(), slot.generation() + 1);
+        }
+        let moving = Slot::stable(LOCAL).flip(7);
+        assert_eq!((moving.watch(), moving.unrecorded()), (moving, LOCAL));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A packet from a client: classify, place, and on to an endpoint if that is where it belongs.
 
 use aya_ebpf::bindings::xdp_md;
-use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_at, overhead};
+use burst_common::endpoint::{Endpoint, HELD, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_at, overhead};
 use burst_common::flow::SYN;
 use burst_common::hash;
 use burst_common::link::{Link, VIA_KERNEL};
@@ -44,7 +44,7 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
     }
     let class = &policy.classes[matched.class as usize];
     let placed = place(policy, matched.class, class, packet, frame)?;
-    (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
+    (account.endpoint, account.slot, account.opener) = (placed.endpoint, placed.slot + 1, placed.opens);
     if placed.endpoint == LOCAL {
         return Err(Reason::Local);
     }
@@ -56,7 +56,7 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
     let link = maps::link(id).ok_or(Reason::NoLink)?;
     let ifindex = link.ifindex;
     (account.link, account.device) = (u32::from(id), ifindex);
-    if id == 0 || ifindex == 0 {
+    if id == 0 {
         return Err(Reason::NoLink);
     }
     if frame.ttl <= 1 {
@@ -64,6 +64,10 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
     }
     if constant(&policy.shadow) != 0 {
         return Err(Reason::Shadow);
+    }
+    // A link that endpoints still name has no device for the moment in which it is taken out of their tables.
+    if id == HELD || ifindex == 0 {
+        return Err(Reason::Held);
     }
     let most = u32::from(link.mtu).saturating_sub(u32::from(overhead(mode, endpoint.family)));
     if frame.ip_len > most {

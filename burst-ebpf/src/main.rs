@@ -23,6 +23,8 @@ mod parse;
 #[cfg(target_arch = "bpf")]
 mod classify;
 #[cfg(target_arch = "bpf")]
+mod opener;
+#[cfg(target_arch = "bpf")]
 mod place;
 #[cfg(target_arch = "bpf")]
 mod guard;

@@ -1,7 +1,7 @@
 //! The maps and the policy, behind typed getters. Nothing else names a map.
 //!
-//! SLOTS, TABLES, RETURNS, GATEWAYS and COUNTS are memory-mapped by the daemon; all but the last are written by it
-//! alone, one word at a time where a reader must not see half.
+//! SLOTS, TABLES, RETURNS, GATEWAYS, ADMISSION and COUNTS are memory-mapped by the daemon. TABLES, RETURNS and GATEWAYS are written by it
+//! alone, one word at a time where a reader must not see half; words of SLOTS by both, by compare-and-swap.
 
 use aya_ebpf::bindings::xdp_action::XDP_REDIRECT;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_RDONLY_PROG, BPF_NOEXIST};
@@ -10,6 +10,7 @@ use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, Progr
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect_map};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
+use burst_common::admission::Admission;
 use burst_common::control::Control;
 use burst_common::counter::{Counter, Counts};
 use burst_common::endpoint::Endpoint;
@@ -17,7 +18,8 @@ use burst_common::event::Event;
 use burst_common::flow::{Addr4, Addr6, TCP};
 use burst_common::gateway::{Gateway, Vlan};
 use burst_common::limits::{
-    EVENT_BYTES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
+    EVENT_BYTES, MAX_CLASSES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_PREFIXES, MAX_REPEATS, MAX_RETURNS, MAX_SLOTS,
+    MAX_VLANS, OVERFLOW_ROWS,
 };
 use burst_common::link::Link;
 use burst_common::meta::{Meta, NAMES, Name};
@@ -85,6 +87,10 @@ static VLANS: HashMap<u32, Vlan, MAX_VLANS> = HashMap::new();
 static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 #[btf_map]
 static PINS: HashMap<PinKey, Pin, MAX_PINS> = HashMap::new();
+#[btf_map]
+static REPEATS: Array<u64, MAX_REPEATS, SHARED> = Array::new();
+#[btf_map]
+static ADMISSION: Array<Admission, MAX_CLASSES, SHARED> = Array::new();
 #[btf_map]
 static DEVICES: DevMapHash<MAX_LINKS> = DevMapHash::new();
 /// The program that goes on with what is not decided at once, of each instance.
@@ -186,6 +192,60 @@ pub fn slot(index: u32) -> Option<Slot> {
     let word = SLOTS.get_ptr(index)?;
     // SAFETY: the map's memory outlives the program; the word is aligned and only ever stored whole.
     Some(Slot::from_word(unsafe { core::ptr::read_volatile(word) }))
+}
+
+/// The same word, to be replaced by compare-and-swap.
+#[inline(always)]
+pub fn slot_word(index: u32) -> Option<*mut u64> {
+    SLOTS.get_ptr_mut(index)
+}
+
+/// Replaces a word in a map, if it still is `old`; gives what was there.
+///
+/// In assembly: the standard library has no compare-and-swap for this target, whose oldest version has none.
+///
+/// # Safety
+/// `word` is aligned and lies in an element of a map.
+#[inline(always)]
+pub unsafe fn swap(word: *mut u64, old: u64, new: u64) -> u64 {
+    let seen;
+    // SAFETY: the caller promises the word; the instruction compares with r0 and leaves there what was in memory
+    // (Documentation/bpf/standardization/instruction-set.rst, "Atomic operations").
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            word = in(reg) word, new = in(reg) new, inlateout("r0") old => seen,
+            options(nostack, preserves_flags),
+        );
+    }
+    seen
+}
+
+/// The row in which openers are remembered.
+#[inline(always)]
+pub fn repeat(row: u32) -> Option<*mut u64> {
+    REPEATS.get_ptr_mut(row)
+}
+
+/// The row of a class's surge guard.
+#[inline(always)]
+pub fn admission(class: u32) -> Option<*mut Admission> {
+    ADMISSION.get_ptr_mut(class)
+}
+
+/// Where the new flows of a class's slot go for which there is no room.
+#[inline(always)]
+pub fn overflow(class: u32, family: u8, slot: u32) -> Option<EndpointId> {
+    let row = ADMISSION.get_ptr(class)?;
+    let entry = slot as usize & (OVERFLOW_ROWS - 1);
+    // SAFETY: array elements live as long as the program; an entry is a part of a word that the daemon stores whole.
+    Some(unsafe { (*row).overflow[usize::from(family == 6)][entry] })
+}
+
+/// The flags of a class.
+#[inline(always)]
+pub fn class_flags(class: u32) -> u32 {
+    constant(&POLICY.classes[class as usize & (MAX_CLASSES - 1)].flags)
 }
 
 /// Control word, links and endpoints.

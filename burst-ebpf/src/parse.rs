@@ -178,17 +178,16 @@ pub fn kind(packet: &Packet) -> Kind {
 /// What makes a frame of a [`kind`] a usual one.
 #[derive(Clone, Copy)]
 pub struct Checked {
-    /// Length of the IP packet.
-    ip_len: u32,
-    /// Protocol: TCP or UDP.
-    proto: u8,
+    /// Length of the frame up to the end of the IP packet. All else is read of the packet where it is needed: a load costs less
+    /// than to keep what was loaded.
+    bytes: u32,
 }
 
 impl Checked {
     /// Length of the frame up to the end of the IP packet.
     #[inline(always)]
     pub fn bytes(self) -> u32 {
-        self.ip_len + ETH as u32
+        self.bytes
     }
 }
 
@@ -232,7 +231,9 @@ impl Usual for Addr4 {
         // SAFETY: `at` checked all twenty bytes; ten half words, twenty bytes.
         let (tos, whole, ttl, src, dst) =
             unsafe { (*bytes.add(1), *half.add(3) & DONT_FRAGMENT != 0, *bytes.add(8), (*header)[3], (*header)[4]) };
-        framed(packet, usual, (src, dst), (ttl, tos, whole), IP4)
+        // SAFETY: as above.
+        let proto = unsafe { *bytes.add(9) };
+        framed(packet, usual, (src, dst, proto), (ttl, tos, whole), IP4)
     }
 }
 
@@ -266,7 +267,9 @@ impl Usual for Addr6 {
             let first = u16::from_be(*header.cast::<u16>());
             (first, *header.cast::<u8>().add(7), [(*words)[1], (*words)[2]], [(*words)[3], (*words)[4]])
         };
-        framed(packet, usual, (src, dst), (ttl, (first >> 4) as u8, true), IP6)
+        // SAFETY: as above.
+        let proto = unsafe { *header.cast::<u8>().add(6) };
+        framed(packet, usual, (src, dst, proto), (ttl, (first >> 4) as u8, true), IP6)
     }
 }
 
@@ -299,7 +302,7 @@ fn checked(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Option<Che
         return None;
     }
     transport(packet, proto, ip_len.wrapping_sub(header as u32), ETH + header)?;
-    Some(Checked { ip_len, proto })
+    Some(Checked { bytes: ip_len + ETH as u32 })
 }
 
 /// Reads a frame whose IP header of `header` bytes says the rest.
@@ -307,7 +310,7 @@ fn checked(packet: &Packet, proto: u8, ip_len: u32, header: usize) -> Option<Che
 fn framed<A>(
     packet: &Packet,
     usual: &Checked,
-    (src, dst): (A, A),
+    (src, dst, proto): (A, A, u8),
     (ttl, tos, whole): (u8, u8, bool),
     header: usize,
 ) -> Option<Frame<A>>
@@ -318,9 +321,9 @@ where
     let ports = packet.at::<[u16; TCP_MIN / 2]>(l4)?;
     // SAFETY: `at` checked twenty bytes; flags are byte 13 of a TCP header (RFC 9293, section 3.1).
     let (src_port, dst_port, flags) = unsafe { ((*ports)[0], (*ports)[1], *ports.cast::<u8>().add(13)) };
-    let flags = if usual.proto == TCP { flags } else { 0 };
-    let flow = Flow { src, dst, src_port, dst_port, proto: usual.proto, flags };
-    Some(Frame { flow, from: src, ttl, tos, whole, ip_len: usual.ip_len, l3: ETH, l4, vlan: 0, quoted: 0 })
+    let flags = if proto == TCP { flags } else { 0 };
+    let flow = Flow { src, dst, src_port, dst_port, proto, flags };
+    Some(Frame { flow, from: src, ttl, tos, whole, ip_len: usual.bytes - ETH as u32, l3: ETH, l4, vlan: 0, quoted: 0 })
 }
 
 /// Holds the lengths in a TCP or UDP header at `l4` against the `len` bytes of the IP packet that are left there. `None`: they

@@ -3,6 +3,7 @@
 //! `observe → decide → publish`, every tick; what the kernel says of links is published the moment it is heard. One task
 //! owns maps, slots and controller; all others only read, serve or hand over values.
 
+mod admission;
 mod adopt;
 mod error;
 mod events;
@@ -264,6 +265,8 @@ impl<'a> Core<'a> {
             tracing::debug!(words, took = ?(clock() - at), "published");
         }
         self.publisher.maintain(now);
+        // Last of all: a round that did not come so far renews nothing.
+        self.publisher.renew();
         status::status(self, net, at)
     }
 

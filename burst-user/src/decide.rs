@@ -30,6 +30,9 @@ use demand::Demand;
 use load::Load;
 use share::{Share, Want};
 
+/// Shares that differ by less are the same to the surge guard.
+const GUARD_BAND: f64 = 1e-3;
+
 /// The controller: all that is remembered between two decisions.
 #[derive(Clone, Debug)]
 pub struct Controller {
@@ -138,9 +141,14 @@ impl ClassState {
         let wanted = self.share.step(now, elapsed, &self.policy.local, floor, want, &mut limits);
 
         let capacities: Vec<_> = self.policy.tiers.iter().map(|tier| tier.capacity).collect();
-        let poured = waterfall::pour(1.0 - wanted, demand, &capacities, &self.reachable(seen, links));
-        limits.extend(poured.limits);
+        let reachable = self.reachable(seen, links);
+        let poured = waterfall::pour(1.0 - wanted, demand, &capacities, &reachable);
+        limits.extend(&poured.limits);
+        let decided = (poured.tiers.iter().sum::<f64>(), limits.contains(&Limit::Override));
+        let (admit, overflow) = self.guard(&decided, demand, &capacities, &reachable);
         let mut decision = ClassDecision {
+            admit,
+            overflow,
             wanted,
             local: (wanted + poured.left).min(1.0),
             weights: poured.weights,
@@ -203,6 +211,28 @@ impl ClassState {
             // No capacity and no load: a configured capacity is always a value.
             (None, None) => Want::Stale(None),
         }
+    }
+
+    /// What the surge guard is told: how many new flows per second the premises take, and where it sends more of them. Between the load
+    /// that is aimed at and the limit there is room for chance; the guard stops what would go beyond half of it. Nothing where an
+    /// operator set the share, where no more may leave, or where nobody could take it.
+    fn guard(
+        &self,
+        &(offsite, ordered): &(f64, bool),
+        demand: f64,
+        capacities: &[f64],
+        reachable: &[Vec<bool>],
+    ) -> (Option<f64>, Vec<f64>) {
+        let most = self.policy.max_offsite_share;
+        let nowhere = vec![0.0; reachable.iter().map(Vec::len).sum()];
+        let Some(capacity) = self.capacity.value().filter(|_| !ordered && offsite < most - GUARD_BAND) else {
+            return (None, nowhere);
+        };
+        let overflow = waterfall::pour(most, demand, capacities, reachable).weights;
+        if overflow.iter().sum::<f64>() <= offsite + GUARD_BAND {
+            return (None, nowhere);
+        }
+        (Some(capacity * f64::midpoint(self.policy.local.target, 1.0)), overflow)
     }
 
     /// Which endpoints can take flows: those with a usable link, of tiers with a link that is up.

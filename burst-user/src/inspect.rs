@@ -9,6 +9,7 @@ mod fields;
 mod made;
 mod open;
 mod packet;
+mod placed;
 mod rules;
 mod scratch;
 mod specimen;

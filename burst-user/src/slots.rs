@@ -8,6 +8,8 @@ mod sweep;
 mod table;
 
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;
 
 pub use rendezvous::{Candidate, achieved, assign, key, space};

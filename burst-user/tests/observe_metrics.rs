@@ -7,7 +7,7 @@ mod server;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use burst::config::model::{Affinity, Burst, Class, Combine, LoadKind, LoadSource, Local, WhenFull};
+use burst::config::model::{Affinity, Burst, Class, Combine, LoadKind, LoadSource, Local, Udp, WhenFull};
 use burst::observe::{self, Source};
 use server::{Server, reading};
 use tokio::sync::watch;
@@ -75,6 +75,8 @@ async fn gauges_counters_and_labels_of_a_real_endpoint() {
     let burst = Burst {
         affinity: Affinity::Flow,
         idle_timeout: Duration::from_secs(120),
+        hold: Duration::from_secs(15),
+        udp: Udp::Sticky,
         when_full: WhenFull::Local,
         max_offsite_share: 1.0,
         slots: 64,

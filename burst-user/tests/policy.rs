@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use burst::config::model::{Affinity, Burst, Class, Config, Local, Mode, Rule, Tier, WhenFull};
+use burst::config::model::{Affinity, Burst, Class, Config, Local, Mode, Rule, Tier, Udp, WhenFull};
 use burst::config::parse;
 use burst::policy::compile::{CompileError, Compiled, compile, numbered};
 use burst::policy::dimensions::{Rows, port_index};
@@ -224,6 +224,8 @@ fn burst_class() -> Burst {
     Burst {
         affinity: Affinity::Flow,
         idle_timeout: second,
+        hold: std::time::Duration::from_secs(15),
+        udp: Udp::Sticky,
         when_full: WhenFull::Local,
         max_offsite_share: 1.0,
         slots: 64,

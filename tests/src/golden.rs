@@ -82,6 +82,8 @@ pub struct Bed {
     tagged: Vec<(String, u16, u8)>,
     compiled: Compiled,
     ids: Ids,
+    /// Whether openers are remembered from one row to the next.
+    remembers: bool,
     pin_dir: PathBuf,
     edge: Namespace,
     far: Namespace,
@@ -130,6 +132,7 @@ impl Bed {
             tagged: Vec::new(),
             compiled,
             ids,
+            remembers: false,
             pin_dir,
             edge,
             far,
@@ -327,6 +330,12 @@ impl Bed {
         Ok(())
     }
 
+    /// Whether openers are remembered from one row to the next; until this is said, they are not.
+    pub fn remember_openers(&mut self, remembers: bool) {
+        self.maps().forget_openers();
+        self.remembers = remembers;
+    }
+
     /// Runs a frame through the instance of an entry, while the device map holds these devices only.
     ///
     /// # Errors
@@ -499,6 +508,10 @@ impl Bed {
             wrong.push(format!("counters that moved\n  expected {:?}\n  found    {moved:?}", row.moved));
         }
         wrong.extend(diff(&row.out, &outcome.frame));
+        // The next row may be the same opener, and is to be a new one.
+        if !self.remembers && row.moved.values().any(|counter| counter.openers > 0) {
+            self.maps().forget_openers();
+        }
         assert!(wrong.is_empty(), "{}:\n{}", row.name, wrong.join("\n"));
     }
 }

@@ -44,6 +44,8 @@ pub enum Why {
     NoEndpoint,
     /// No link is up.
     NoLink,
+    /// Its link is down, for the moment: it waits.
+    Held,
     /// At the end of its way.
     Ttl,
     /// It would leave, were this not shadow mode.

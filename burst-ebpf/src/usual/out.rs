@@ -1,9 +1,10 @@
 //! A usual frame from a client.
 
 use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_at, overhead};
+use burst_common::flow::SYN;
 use burst_common::hash;
 use burst_common::link::{Link, VIA_KERNEL};
-use burst_common::policy::{Policy, TAGGED, constant};
+use burst_common::policy::{Class, Policy, TAGGED, constant};
 use burst_common::reason::{Note, Reason};
 use burst_common::slot::LOCAL;
 use burst_common::tables::Tables;
@@ -12,6 +13,7 @@ use crate::classify::among;
 use crate::count::{self, Account};
 use crate::forward::write;
 use crate::guard::Guarded;
+use crate::opener::{self, Opens};
 use crate::outer::{self, Inner};
 use crate::packet::Packet;
 use crate::parse::{Checked, ETH, Frame, TAG, TCP_MIN, Usual};
@@ -34,26 +36,86 @@ pub fn out<A: Usual>(packet: &Packet, usual: &Checked, act: &impl Conclude) -> O
     let frame = &A::frame(packet, usual)?;
     let Some(matched) = among(policy, rules, &frame.flow) else { return Some(act.conclude(&account, Reason::NoMatch)) };
     (account.class, account.rule) = (matched.class, matched.rule + 1);
-    account.opener = frame.flow.opens();
     if matched.keep {
+        account.opener = frame.flow.opens();
         return Some(act.conclude(&account, Reason::Keep));
     }
     let tables = maps::tables()?;
-    if frame.flow.answers() || tables.control.bypass != 0 {
+    if tables.control.bypass != 0 {
         return None;
     }
     let class = &policy.classes[matched.class as usize];
+    let onward = Onward { policy, tables, class, usual };
     let packet = &packet.again();
-    let placed = place::usual(policy, tables.control.epoch, class, &A::frame(packet, usual)?)?;
-    (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
-    if placed.endpoint == LOCAL {
-        note(&placed, matched.class);
-        return Some(act.conclude(&account, Reason::Local));
+    // Two ways from here, so that nothing of an opener's is asked or kept for other packets. A TCP packet has some flag.
+    if frame.flow.flags & SYN == 0 && (frame.flow.flags != 0 || !opens::<A>(packet, usual, class)?) {
+        return onward.go::<A, false>(packet, &mut account, act);
     }
-    let packet = &packet.again();
-    shift(policy, tables, packet, &A::frame(packet, usual)?, &placed, &mut account)?;
-    note(&placed, matched.class);
-    Some(act.conclude(&account, Reason::Shifted))
+    if frame.flow.flags != 0 && !frame.flow.opens() {
+        return None;
+    }
+    onward.go::<A, true>(packet, &mut account, act)
+}
+
+/// Whether a UDP packet opens its flow; `None`: it is one by itself.
+#[inline(always)]
+fn opens<A: Usual>(packet: &Packet, usual: &Checked, class: &Class) -> Option<bool> {
+    let frame = A::frame(packet, usual)?;
+    match opener::opens(constant(&class.flags), packet, &frame.flow, frame.l4) {
+        Opens::No => Some(false),
+        Opens::Flow => Some(true),
+        Opens::Alone => None,
+    }
+}
+
+/// What is known of a packet that is to be placed.
+struct Onward<'a> {
+    policy: &'static Policy,
+    tables: &'static Tables,
+    class: &'static Class,
+    usual: &'a Checked,
+}
+
+impl Onward<'_> {
+    /// Places a packet, and sends it on if it is to leave; of an opener, `OPENS`.
+    #[inline(always)]
+    fn go<A: Usual, const OPENS: bool>(
+        &self,
+        packet: &Packet,
+        account: &mut Account,
+        act: &impl Conclude,
+    ) -> Option<u32> {
+        let Self { policy, tables, class, usual } = *self;
+        let frame = &A::frame(packet, usual)?;
+        let placed = if OPENS {
+            place::of_opener(policy, class, frame)?
+        } else {
+            place::usual(policy, tables.control.epoch, class, frame)?
+        };
+        (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
+        if placed.endpoint == LOCAL {
+            if OPENS {
+                open(&placed, account)?;
+            }
+            note(&placed, account.class);
+            return Some(act.conclude(account, Reason::Local));
+        }
+        let packet = &packet.again();
+        shift::<A, OPENS>(policy, tables, packet, &A::frame(packet, usual)?, &placed, account)?;
+        note(&placed, account.class);
+        Some(act.conclude(account, Reason::Shifted))
+    }
+}
+
+/// Asks whether an opener may go where it was placed.
+#[inline(always)]
+fn open(placed: &Placed, account: &mut Account) -> Option<()> {
+    match opener::usual(account.class, placed.slot, u32::from(placed.endpoint), placed.hash) {
+        opener::GOES => account.opener = true,
+        opener::REPEATS => count::note(account.class, Note::Repeated),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// Counts that a pin decided, once it is certain that this way has.
@@ -66,7 +128,7 @@ fn note(placed: &Placed, class: u32) {
 
 /// Sends a packet to where it was placed, if nothing is in the way.
 #[inline(always)]
-fn shift<A: Guarded>(
+fn shift<A: Guarded, const OPENS: bool>(
     policy: &Policy,
     tables: &'static Tables,
     packet: &Packet,
@@ -87,6 +149,10 @@ fn shift<A: Guarded>(
         return None;
     }
     leave::to_link_if_free(frame, ifindex)?;
+    // Last of all: what it remembers must be what becomes of the packet.
+    if OPENS {
+        open(placed, account)?;
+    }
     let packet = &packet.again();
     let modes = constant(&policy.modes);
     let is = |mode: u8| modes & 1 << mode != 0 && endpoint.mode == mode;

@@ -39,12 +39,25 @@ pub struct Edge {
     pub on_exit: OnExit,
     /// How the program is attached: native (the default) or generic, never the one for the other.
     pub xdp: XdpMode,
+    /// What becomes of new flows when no daemon leads any more.
+    pub lease: Lease,
     /// How often the controller decides. Default 250 ms; 50 ms to 10 s.
     pub tick: Duration,
     /// Log each packet of a class that comes from a client, through aya-log. Default false.
     pub trace: bool,
     /// What is done with a kept tuple that the kernel itself sends to a link. Default report.
     pub sentinel: Sentinel,
+}
+
+/// What becomes of new flows when no daemon leads any more: none of them meets the flows that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// How long the daemon's word counts after it was given. Default 5 s; 1 s to 1 h, and no less than four ticks.
+    pub lasts: Duration,
+    /// How long after that new flows go where they went. Default 15 min; up to 7 days.
+    pub hold: Duration,
+    /// In what time after that all of them come home, slot by slot. Default 10 min; 1 s to 7 days.
+    pub home: Duration,
 }
 
 /// What is done with a kept tuple that the kernel itself sends to a link. What burst sends is always stopped.
@@ -130,6 +143,11 @@ pub struct Burst {
     pub affinity: Affinity,
     /// A flow unseen for so long is over. Default 120 s; 1 s to 24 h.
     pub idle_timeout: Duration,
+    /// How long packets of flows are held (dropped, so that their senders try again) whose endpoint no link leads to. After that
+    /// they go on to the local stack, which resets them. Default 15 s; up to 10 min.
+    pub hold: Duration,
+    /// Which UDP packets open flows. Default sticky.
+    pub udp: Udp,
     /// What becomes of flows that fit nowhere. No default.
     pub when_full: WhenFull,
     /// Largest share of new flows that may leave, 0–1. Default 1.
@@ -140,6 +158,17 @@ pub struct Burst {
     pub local: Local,
     /// Tiers, in the order in which they fill. At least one.
     pub tiers: Vec<Tier>,
+}
+
+/// Which UDP packets of a class open flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Udp {
+    /// None: a flow stays where its slot had it, until nothing is heard of it for `idle_timeout`.
+    Sticky,
+    /// QUIC Initials, of version 1 and 2.
+    Quic,
+    /// Each is a flow by itself.
+    PerPacket,
 }
 
 /// What selects a flow's slot.

@@ -62,6 +62,8 @@ pub(super) struct Burst {
     pub(super) burst: model::Burst,
     /// Whether `affinity` was written; else it depends on the protocols.
     pub(super) affinity: Option<model::Affinity>,
+    /// Where `udp` was written, if it was.
+    pub(super) udp: Option<Span>,
     pub(super) tiers: Vec<Tier>,
 }
 

@@ -72,6 +72,7 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
         table.opt("xdp", leaf::keyword(&[("native", Some(XdpMode::Native)), ("generic", Some(XdpMode::Generic))]));
     let tick = table.opt("tick", leaf::duration(Duration::from_millis(50), Duration::from_secs(10)));
     let trace = table.opt("trace", leaf::boolean);
+    let lease = lease(&mut table, tick.as_ref().map_or(Duration::from_millis(250), |at| at.value));
     table.finish();
     let client = client?.value;
     Some(Edge {
@@ -85,12 +86,36 @@ fn edge(mut table: Table<'_>) -> Option<Edge> {
             socket: socket.map_or_else(|| "/run/burst/burst.sock".into(), |at| at.value),
             on_exit: on_exit.map_or(OnExit::Leave, |at| at.value),
             xdp: xdp.map_or(XdpMode::Native, |at| at.value),
+            lease,
             tick: tick.map_or(Duration::from_millis(250), |at| at.value),
             trace: trace.is_some_and(|at| at.value),
             sentinel: sentinel.map_or(Sentinel::Report, |at| at.value),
         },
         client,
     })
+}
+
+/// `lease` of the edge. What is wrong was reported.
+fn lease(edge: &mut Table<'_>, tick: Duration) -> model::Lease {
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+    let second = Duration::from_secs(1);
+    let least = 4 * tick;
+    let mut lease = model::Lease { lasts: least.max(5 * second), hold: 900 * second, home: 600 * second };
+    let Some(mut table) = edge.sub("lease", "`lease`") else { return lease };
+    if let Some(lasts) = table.opt("lasts", leaf::duration(second, 3600 * second)) {
+        if lasts.value < least {
+            let message = format!("lasts: {:?} is less than four ticks of {tick:?}", lasts.value);
+            let error = Diagnostic::error(lasts.span, message);
+            table
+                .sink
+                .push(error.help("a daemon that is a little late would lose it: make it longer, or `tick` shorter"));
+        }
+        lease.lasts = lasts.value;
+    }
+    lease.hold = table.opt("hold", leaf::duration(Duration::ZERO, WEEK)).map_or(lease.hold, |at| at.value);
+    lease.home = table.opt("home", leaf::duration(second, WEEK)).map_or(lease.home, |at| at.value);
+    table.finish();
+    lease
 }
 
 fn link(mut table: Table<'_>) -> Option<Link> {

@@ -25,6 +25,12 @@ pub(super) fn validate(file: &File, sink: &Sink) -> Option<Config> {
     capacities(file, sink);
     for class in &file.classes {
         let tiers = class.burst.iter().flat_map(|burst| &burst.tiers);
+        if let Some(udp) = class.burst.as_ref().and_then(|burst| burst.udp)
+            && class.rules.iter().all(|rule| rule.proto != Some(UDP))
+        {
+            let message = format!("class `{}` has `udp`, and no rule of proto = \"udp\"", class.name.value);
+            sink.push(Diagnostic::error(udp, message).help("remove `udp`, or add the rule"));
+        }
         unique(sink, &format!("class `{}`: tier", class.name.value), tiers.clone().map(|tier| &tier.name));
         tiers.for_each(|tier| tier_links(&file.links, tier, sink));
     }
@@ -137,8 +143,8 @@ fn capacities(file: &File, sink: &Sink) {
         MAX_RULES,
         "match rules",
     );
-    over(Box::new(file.links.iter().map(|link| link.name.span)), MAX_LINKS - 1, "links");
-    if file.links.len() < MAX_LINKS {
+    over(Box::new(file.links.iter().map(|link| link.name.span)), MAX_LINKS - 2, "links");
+    if file.links.len() < MAX_LINKS - 1 {
         // The device map is as large as the link table; too many links were complained of above.
         let lines = file.links.iter().map(|link| link.device.span);
         let devices = file.edge.client.iter().map(|device| device.span).chain(lines);

@@ -75,7 +75,7 @@ impl Snapshot {
     pub(super) fn openers(&self, id: usize) -> (u64, u64) {
         let rows = self.classes.class(id);
         let all: u64 = rows[..MAX_REASONS].iter().map(|row| row.openers).sum();
-        let gone = [Reason::Shifted, Reason::ShiftedKernel, Reason::TooBig, Reason::TooBigAnswered];
+        let gone = [Reason::Shifted, Reason::ShiftedKernel, Reason::TooBig, Reason::TooBigAnswered, Reason::Held];
         let gone = gone.map(|reason| rows[reason.number()].openers).iter().sum::<u64>();
         (all, all.saturating_sub(gone))
     }

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use burst_common::endpoint::Endpoint;
+use burst_common::control::HOME_STEPS;
+use burst_common::endpoint::{Endpoint, HELD_LINKS};
 use burst_common::gateway::Vlan;
 use burst_common::link::Link as LinkRow;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL, base};
 
+use super::admission::{Admissions, Guarded};
 use super::adopt::adopt;
 use super::error::Error;
 use super::links;
@@ -60,6 +62,9 @@ pub(super) struct Publisher<'a> {
     /// Pins that the last sweep found, per class id.
     pins: BTreeMap<u16, u64>,
     trace: Trace,
+    admissions: Admissions,
+    /// Endpoints that no link leads to, and since when.
+    lost: BTreeMap<EndpointId, Duration>,
     /// The VLAN devices as they were last published.
     vlans: Option<Vec<(u32, Vlan)>>,
 }
@@ -96,6 +101,8 @@ impl<'a> Publisher<'a> {
             .iter()
             .map(|(id, _): &(u8, Vec<EndpointId>)| counters.get(usize::from(*id), Note::PinRefused.number()).packets);
         let count = config.classes.len();
+        let home = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        maps.set_home(home(config.edge.lease.hold), home(config.edge.lease.home) / HOME_STEPS);
         Ok(Self {
             config,
             plan,
@@ -111,6 +118,8 @@ impl<'a> Publisher<'a> {
             refused: refused.collect(),
             pins: BTreeMap::new(),
             trace: Trace::default(),
+            admissions: Admissions::default(),
+            lost: BTreeMap::new(),
             vlans: None,
             classes,
             installation,
@@ -199,7 +208,7 @@ impl<'a> Publisher<'a> {
     /// Publishes what the kernel says of links and devices, and attaches to devices that came back. One that cannot be
     /// attached to is tried again: all others go on meanwhile.
     pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
-        self.follow_links(net);
+        self.follow_links(now, net);
         let devices = start::devices(self.config, &self.links, net);
         if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex, device.mac))) {
             self.trouble = None;
@@ -230,8 +239,9 @@ impl<'a> Publisher<'a> {
     }
 
     /// Brings link, endpoint and gateway tables in line with what the kernel says.
-    pub(super) fn follow_links(&mut self, net: &NetState) {
+    pub(super) fn follow_links(&mut self, now: Duration, net: &NetState) {
         self.follow_ways(net);
+        let mut lost = std::mem::take(&mut self.lost);
         let maps = &self.installation.maps;
         for (link, state) in self.config.links.iter().zip(&net.links) {
             let (Some(&id), Some(row)) = (self.links.get(&link.name), links::row(link, state)) else { continue };
@@ -248,7 +258,12 @@ impl<'a> Publisher<'a> {
         for endpoint in &self.compiled.endpoints {
             let carries =
                 |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
-            let row = links::reach(endpoint, carries, mtu);
+            let mut row = links::reach(endpoint, carries, mtu);
+            if row.links != 0 {
+                lost.remove(&endpoint.id);
+            } else if now.saturating_sub(*lost.entry(endpoint.id).or_insert(now)) < self.hold(endpoint.row.class) {
+                row.links = HELD_LINKS;
+            }
             let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);
@@ -264,6 +279,7 @@ impl<'a> Publisher<'a> {
                 maps.set_link(id, &LinkRow { ifindex: 0, ..row });
             }
         }
+        self.lost = lost;
     }
 
     /// Publishes the way to the clients. A way that is none any more is taken out before anything else is done.
@@ -304,13 +320,22 @@ impl<'a> Publisher<'a> {
 
     /// Whether an endpoint has a link that is up.
     pub(super) fn reachable(&self, endpoint: EndpointId) -> bool {
-        self.maps().endpoint(endpoint).links != 0
+        Endpoint::reached(self.maps().endpoint(endpoint).links)
+    }
+
+    /// How long packets of a class are held when no link leads to their endpoint.
+    fn hold(&self, class: u8) -> Duration {
+        let number = self.classes.iter().position(|(id, _)| *id == class);
+        let burst = number.and_then(|number| self.config.classes[number].burst.as_ref());
+        burst.map_or(Duration::ZERO, |burst| burst.hold)
     }
 
     /// Fills the slots as decided. Classes whose weights are as they were are left alone.
     /// Returns how many words were stored.
     pub(super) fn publish(&mut self, now: Duration, decision: &Decision) -> usize {
         let mut words = 0;
+        self.reconcile(now);
+        self.admit(decision);
         for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
             let Some(burst) = &class.burst else { continue };
             let mut weights = vec![decided.local];
@@ -340,11 +365,46 @@ impl<'a> Publisher<'a> {
                 let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
                 writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
             }
-            self.store(&writes);
-            words += writes.len();
             self.published[index] = weights;
+            words += writes.len();
+            self.store(now, &writes);
         }
         words
+    }
+
+    /// Tells the surge guard what was decided.
+    fn admit(&mut self, decision: &Decision) {
+        let mut admissions = std::mem::take(&mut self.admissions);
+        for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
+            let Some(burst) = &class.burst else { continue };
+            let (id, endpoints) = self.ids(index);
+            let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
+            let candidates = endpoints.iter().zip(names).zip(&decided.overflow);
+            let overflow = candidates.map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight }).collect();
+            let guarded = Guarded { id, name: &class.name, overflow };
+            admissions.publish(self.maps(), self.seed, &guarded, decided, |id, family| self.takes(id, family));
+        }
+        self.admissions = admissions;
+    }
+
+    /// Whether a class's surge guard sent flows away not long ago.
+    pub(super) fn surging(&self, class: usize) -> bool {
+        self.admissions.surging(self.classes[class].0)
+    }
+
+    /// Takes over the slots that the program changed.
+    fn reconcile(&mut self, now: Duration) {
+        let maps = &self.installation.maps;
+        for group in self.table.reconcile(now, |index| maps.slot(index as usize)) {
+            self.redraw(group);
+        }
+    }
+
+    /// Has the slots of a group drawn anew by the next publication.
+    fn redraw(&mut self, group: GroupId) {
+        if let Some(class) = self.classes.iter().position(|(id, _)| u16::from(*id) == group.class) {
+            self.published[class].clear();
+        }
     }
 
     /// Whether the slots of a group are such as these weights give.
@@ -359,10 +419,23 @@ impl<'a> Publisher<'a> {
         row.is_none_or(|endpoint| endpoint.takes(family))
     }
 
-    fn store(&self, writes: &[Write]) {
-        for (index, slot) in writes {
-            self.installation.maps.set_slot(*index as usize, *slot);
+    /// Publishes words. Where the program was first, its word is taken over, and the slot is drawn anew.
+    fn store(&mut self, now: Duration, writes: &[Write]) {
+        for &Write { index, old, new } in writes {
+            if let Err(found) = self.installation.maps.swap_slot(index as usize, old, new) {
+                self.table.learn(now, index, found);
+                let group = self.table.group_of(index);
+                group.into_iter().for_each(|group| self.redraw(group));
+            }
         }
+    }
+
+    /// Renews the lease: the program may trust what it was told for so long from now.
+    pub(super) fn renew(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+        let until = now.saturating_add(self.config.edge.lease.lasts);
+        self.maps().set_lease(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Counts the epoch, sweeps pins and ends transitions that are over.
@@ -374,6 +447,7 @@ impl<'a> Publisher<'a> {
             let bypass = self.maps().control().bypass != 0;
             self.installation.maps.set_control(bypass, self.epoch.0);
         }
+        self.reconcile(now);
         let busy = (0..self.classes.len()).any(|class| self.summaries(class).any(|s| s.moving + s.pinned > 0));
         let some = !self.pins.is_empty();
         let due = self.swept.is_none_or(|at| now.saturating_sub(at) >= SWEEP);
@@ -381,7 +455,10 @@ impl<'a> Publisher<'a> {
         // Asked after the sweep, which takes time: a refusal meanwhile must count before a transition ends.
         let refused = self.refused();
         let writes = self.table.tick(now, &|class| refused.contains(&class), sweep.as_ref());
-        self.store(&writes);
+        self.store(now, &writes);
+        let classes = self.config.classes.iter().zip(&self.classes);
+        let classes: Vec<_> = classes.map(|(class, (id, _))| (*id, class.name.as_str())).collect();
+        self.admissions.tell(now, &self.installation.maps.class_counters(), &classes);
     }
 
     /// Classes that a pin was refused to since this was asked last.

@@ -2,6 +2,7 @@
 //! nothing is touched while something is missing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use burst_common::hash;
 use burst_common::meta::shape;
@@ -179,7 +180,7 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
     installation.maps.set_names(&ids.writes)?;
     let adopted = installation.adopted;
     let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed)?;
-    publisher.follow_links(net);
+    publisher.follow_links(Duration::ZERO, net);
     let begun = super::clock();
     let attached = publisher.attach(net)?;
     tracing::info!(devices = attached.len(), took = ?(super::clock() - begun), "loaded and attached");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use burst_common::counter::{Counter, IN, OUT};
-use burst_common::endpoint::link_at;
+use burst_common::endpoint::{Endpoint, link_at};
 use burst_common::limits::ENDPOINT_LINKS;
 use burst_common::reason::{Note, Reason};
 use tokio::time::Instant;
@@ -61,6 +61,10 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         let endpoints: Vec<_> = link.elsewhere.iter().map(ToString::to_string).collect();
         let (name, device) = (&link.name, &link.device);
         warnings.push(format!("link {name}: the routing table does not send {} by {device}", endpoints.join(", ")));
+    }
+    for (class, _) in config.classes.iter().enumerate().filter(|(index, _)| core.publisher.surging(*index)) {
+        let name = &config.classes[class].name;
+        warnings.push(format!("class {name}: surge, new flows beyond the local budget leave at once"));
     }
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     let mut status = Status {
@@ -127,7 +131,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
             let row = core.publisher.maps().endpoint(endpoints[place]);
             api::Endpoint {
                 name,
-                reachable: row.links != 0,
+                reachable: Endpoint::reached(row.links),
                 links: links(core, row.links),
                 share: Share {
                     wanted: decided.weights.get(place).copied().unwrap_or(0.0),

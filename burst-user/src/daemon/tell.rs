@@ -138,6 +138,8 @@ mod tests {
             local,
             weights: vec![1.0 - local],
             tiers: vec![1.0 - local],
+            admit: None,
+            overflow: vec![],
             demand: 0.0,
             rate: 0.0,
             local_rate: 0.0,

@@ -212,6 +212,8 @@ mod tests {
             local: 0.5,
             weights: vec![],
             tiers: vec![],
+            admit: None,
+            overflow: vec![],
             demand: 0.0,
             rate: 0.0,
             local_rate: 0.0,

@@ -22,6 +22,10 @@ pub struct ClassDecision {
     pub weights: Vec<f64>,
     /// Share of all new flows per tier.
     pub tiers: Vec<f64>,
+    /// New flows per second that the premises take before the surge guard sends more of them away; `None`: it sends none.
+    pub admit: Option<f64>,
+    /// Where the surge guard sends them: shares of them per endpoint, in the order of `weights`. All zero: nowhere.
+    pub overflow: Vec<f64>,
     /// Demand it was decided on: new flows per second, held against noise.
     pub demand: f64,
     /// New flows per second as measured, mean over about a second.
@@ -92,6 +96,8 @@ impl ClassDecision {
             local: 1.0,
             weights: Vec::new(),
             tiers: Vec::new(),
+            admit: None,
+            overflow: Vec::new(),
             demand: 0.0,
             rate: 0.0,
             local_rate: 0.0,

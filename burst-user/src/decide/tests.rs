@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::model::{
-    Affinity, Edge, Link, LoadKind, LoadSource, Local, Mode, OnExit, Sentinel, Tier, WhenFull, XdpMode,
+    Affinity, Edge, Lease, Link, LoadKind, LoadSource, Local, Mode, OnExit, Sentinel, Tier, Udp, WhenFull, XdpMode,
 };
 
 const TICK: Duration = Duration::from_millis(250);
@@ -57,6 +57,8 @@ fn config() -> Config {
     let burst = Burst {
         affinity: Affinity::Flow,
         idle_timeout: Duration::from_secs(120),
+        hold: Duration::from_secs(15),
+        udp: Udp::Sticky,
         when_full: WhenFull::Local,
         max_offsite_share: 1.0,
         slots: 1024,
@@ -77,6 +79,7 @@ fn config() -> Config {
         on_exit: OnExit::Leave,
         xdp: XdpMode::Native,
         tick: TICK,
+        lease: Lease { lasts: 20 * TICK, hold: Duration::from_secs(900), home: Duration::from_secs(600) },
         trace: false,
         sentinel: Sentinel::Report,
     };

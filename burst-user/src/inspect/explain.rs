@@ -4,19 +4,20 @@
 use std::net::SocketAddr;
 
 use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXTHOP, link_at};
-use burst_common::flow::narrow;
+use burst_common::flow::{UDP, narrow};
 use burst_common::hash;
 use burst_common::limits::{MAX_CLASSES, MAX_REASONS};
 use burst_common::link::VIA_KERNEL;
 use burst_common::pin::{Pin, PinKey};
-use burst_common::place::{Placement, place};
-use burst_common::policy::{ROLE_CLIENT, ROLE_LINK};
+use burst_common::place;
+use burst_common::policy::{PER_PACKET, ROLE_CLIENT, ROLE_LINK};
 use burst_common::reason::{Note, Reason};
-use burst_common::slot::{Slot, State};
+use burst_common::slot::{EndpointId, Slot, State};
 use serde::Serialize;
 
 use super::fields::{Change, changes};
 use super::packet::Question;
+use super::placed::Placing;
 use super::scratch;
 use super::specimen::{Answer, InspectError, Source, Specimen};
 use super::tables::{Direction, Tables};
@@ -454,44 +455,64 @@ impl Story<'_> {
             State::Pins => format!("looks for pins, all others go to {}", view.current),
         };
         steps.push(Step { step: "slot", says: format!("{} of {} by {} hash: {holds}", view.number, view.of, view.by) });
-        let (endpoint, pin) = self.place(slot, report.opener != 0, steps);
-        if endpoint != report.endpoint {
-            let (program, tables) = (tables.endpoint(report.endpoint), tables.endpoint(endpoint));
+        let (endpoint, pin) = self.place(index, slot, steps);
+        if endpoint != Some(report.endpoint) {
+            let program = tables.endpoint(report.endpoint);
+            let tables = endpoint.map_or_else(|| "nothing".to_owned(), |endpoint| tables.endpoint(endpoint));
             wrong.push(format!("the program went to {program}, slot and pin say {tables}"));
         }
         (Some(view), pin)
     }
 
-    /// Where slot and pin send the packet.
-    fn place(&self, slot: Slot, opens: bool, steps: &mut Vec<Step>) -> (u16, Option<PinView>) {
-        let name = |endpoint| self.specimen.tables.endpoint(endpoint);
+    /// Where slot and pin send the packet. `None`: nowhere, which cannot be.
+    fn place(&self, index: u32, slot: Slot, steps: &mut Vec<Step>) -> (Option<EndpointId>, Option<PinView>) {
+        let (tables, report, maps) = (&self.specimen.tables, self.answer.report, &self.specimen.alone.maps);
+        let name = |endpoint| tables.endpoint(endpoint);
         let mut say = |says: String| steps.push(Step { step: "pin", says });
-        let mut view = PinView { found: None, made: None, refused: false };
-        let miss = match place(slot, opens) {
-            Placement::Slot(endpoint) => return (endpoint, None),
-            Placement::Ask(miss) => miss,
+        let reaches = |endpoint| Endpoint::reached(maps.endpoint(endpoint).links);
+        let mut here = Placing {
+            slot,
+            pin: self.pin.map(|pin| pin.endpoint),
+            noted: &|note| self.noted(note),
+            went: report.endpoint,
+            overflow: maps.overflow(report.class as u8, report.family, index),
+            reaches: &reaches,
+            made: None,
+            refused: false,
         };
-        if let Some(pin) = self.pin {
-            view.found = Some(name(pin.endpoint));
-            say(format!("the flow is pinned to {}", name(pin.endpoint)));
-            return (pin.endpoint, Some(view));
+        let alone = report.proto == UDP && tables.class_row(report.class).flags & PER_PACKET != 0;
+        let opens = report.opener != 0 || self.noted(Note::Repeated);
+        let endpoint = match () {
+            () if alone => place::alone(&mut here),
+            () if opens => place::opener(&mut here).map(|opened| opened.endpoint),
+            () => place::later(&mut here, true),
+        };
+        let (made, refused) = (here.made, here.refused);
+        for (note, says) in [
+            (Note::Repeated, "this opener was seen not long ago: it is no new flow"),
+            (Note::Homed, "nobody leads any more: the slot's new flows came home"),
+            (Note::Stranded, "no link leads to where the slot sends new flows: they stay local"),
+            (Note::Surged, "the premises have no room for another new flow: it goes to the overflow"),
+        ] {
+            if self.noted(note) {
+                say(says.to_owned());
+            }
         }
-        if !miss.pin {
-            say(format!("the flow has none: it goes to {}", name(miss.endpoint)));
-            return (miss.endpoint, Some(view));
+        if alone || slot.state() == State::Stable {
+            return (endpoint, None);
         }
-        if self.noted(Note::PinRefused) {
-            view.refused = true;
-            say(format!(
-                "the flow has none, and none can be made, the table is full: it goes to {}",
-                name(miss.refused)
-            ));
-            return (miss.refused, Some(view));
-        }
+        let view = PinView { found: self.pin.map(|pin| name(pin.endpoint)), made: made.map(name), refused };
         let which = if opens { "opens its flow" } else { "is of an older flow" };
-        view.made = Some(name(miss.endpoint));
-        say(format!("the flow has none; this packet {which}, and is pinned to {}", name(miss.endpoint)));
-        (miss.endpoint, Some(view))
+        let went = endpoint.map_or_else(String::new, name);
+        say(match (&view.found, &view.made) {
+            (Some(found), _) => format!("the flow is pinned to {found}"),
+            (None, Some(made)) => format!("the flow has none; this packet {which}, and is pinned to {made}"),
+            (None, None) if refused => {
+                format!("the flow has none, and none can be made, the table is full: it goes to {went}")
+            }
+            (None, None) => format!("the flow has none: it goes to {went}"),
+        });
+        (endpoint, Some(view))
     }
 
     fn endpoint(&self, direction: Direction, steps: &mut Vec<Step>) -> Option<EndpointView> {

@@ -6,11 +6,15 @@ use std::path::Path;
 use aya::maps::MapInfo;
 use aya_obj::Object;
 use aya_obj::generated::bpf_devmap_val;
+use burst_common::admission::Admission;
 use burst_common::counter::Counts;
 use burst_common::gateway::{Gateway, Vlan};
-use burst_common::limits::{EVENT_BYTES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS};
+use burst_common::limits::{
+    EVENT_BYTES, MAX_CLASSES, MAX_INSTANCES, MAX_LINKS, MAX_PINS, MAX_REPEATS, MAX_RETURNS, MAX_SLOTS, MAX_VLANS,
+};
 use burst_common::meta::{Meta, NAMES, Name};
 use burst_common::pin::{Pin, PinKey};
+use burst_common::repeat::Repeat;
 use burst_common::returns::Return;
 use burst_common::slot::Slot;
 use burst_common::tables::Tables;
@@ -37,13 +41,15 @@ const fn map<K, V>(name: &'static str, entries: usize) -> Shared {
 }
 
 /// Maps that outlive a program instance and are pinned by name.
-pub(super) const SHARED: [Shared; 13] = [
+pub(super) const SHARED: [Shared; 15] = [
     map::<u32, Slot>("SLOTS", MAX_SLOTS),
     map::<u32, Tables>("TABLES", 1),
     map::<u32, Return>("RETURNS", MAX_RETURNS),
     map::<u32, Gateway>("GATEWAYS", 2),
     map::<u32, Vlan>("VLANS", MAX_VLANS),
     map::<PinKey, Pin>("PINS", MAX_PINS),
+    map::<u32, Repeat>("REPEATS", MAX_REPEATS),
+    map::<u32, Admission>("ADMISSION", MAX_CLASSES),
     map::<u32, bpf_devmap_val>("DEVICES", MAX_LINKS),
     map::<u32, u32>("STEPS", MAX_INSTANCES),
     map::<u32, u32>("PLACES", MAX_INSTANCES),

@@ -87,6 +87,23 @@ impl<T: Pod> Mapped<T> {
         assert!(offset.is_multiple_of(8));
         self.words(row)[offset / 8].store(word, Ordering::Release);
     }
+
+    /// Makes every row zero, word by word.
+    pub fn clear(&self) {
+        // SAFETY: behind `first` words the mapping covers `rows` rows of `WORDS` aligned words, and it lives as long as `self`.
+        let words = unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.first), self.rows * Self::WORDS) };
+        words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// Replaces the word at byte `offset` of a row, if it still is `old`.
+    ///
+    /// # Errors
+    /// What stands there instead.
+    pub fn swap_word(&self, row: usize, offset: usize, old: u64, new: u64) -> Result<(), u64> {
+        assert!(offset.is_multiple_of(8));
+        let word = &self.words(row)[offset / 8];
+        word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
 }
 
 impl<T> Drop for Mapped<T> {

@@ -7,13 +7,17 @@ use std::path::Path;
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::programs::ProgramFd;
+use burst_common::admission::Admission;
 use burst_common::control::Control;
 use burst_common::counter::{CLASS_ROWS, Counter, ROWS, class_row, endpoint_row, link_row};
 use burst_common::endpoint::Endpoint;
 use burst_common::gateway::{Gateway, Vlan};
-use burst_common::limits::{MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS, MAX_RETURNS, MAX_SLOTS};
+use burst_common::limits::{
+    MAX_CLASSES, MAX_ENDPOINTS, MAX_LINKS, MAX_REASONS, MAX_REPEATS, MAX_RETURNS, MAX_SLOTS, OVERFLOW_ROWS,
+};
 use burst_common::link::Link;
 use burst_common::meta::{ABI, MAGIC, Meta, NAMES, Name};
+use burst_common::repeat::Repeat;
 use burst_common::returns::Return;
 use burst_common::slot::{EndpointId, Slot};
 use burst_common::tables::Tables;
@@ -32,6 +36,8 @@ pub struct Maps {
     links: Mapped<Link>,
     returns: Mapped<Return>,
     control: Mapped<Control>,
+    repeats: Mapped<Repeat>,
+    admission: Mapped<Admission>,
     gateways: Mapped<Gateway>,
     vlans: Map,
     counts: Mapped<Counter>,
@@ -114,6 +120,8 @@ impl Maps {
             links: map!("TABLES", MAX_LINKS, Tables::LINKS_OFFSET),
             returns: map!("RETURNS", MAX_RETURNS),
             control: map!("TABLES", 1),
+            repeats: map!("REPEATS", MAX_REPEATS),
+            admission: map!("ADMISSION", MAX_CLASSES),
             gateways: map!("GATEWAYS", 2),
             vlans: Map::HashMap(open("VLANS")?),
             counts: map!("COUNTS", ROWS * cpus),
@@ -131,7 +139,15 @@ impl Maps {
         self.slots.read(index)
     }
 
-    /// Publishes a slot word, by one store.
+    /// Replaces a slot word, if it still is `old`: the program changes slots, too.
+    ///
+    /// # Errors
+    /// The word that stands there instead.
+    pub fn swap_slot(&self, index: usize, old: Slot, new: Slot) -> Result<(), Slot> {
+        self.slots.swap_word(index, 0, old.word(), new.word()).map_err(Slot::from_word)
+    }
+
+    /// Publishes a slot word, by one store, whatever is there.
     pub fn set_slot(&self, index: usize, slot: Slot) {
         self.slots.write(index, &slot);
     }
@@ -229,6 +245,57 @@ impl Maps {
     /// Publishes bypass and epoch, by one store.
     pub fn set_control(&self, bypass: bool, epoch: u32) {
         self.control.write_word(0, 0, u64::from(bypass) | u64::from(epoch) << 32);
+    }
+
+    /// Publishes until when the program may trust the last word it was given: nanoseconds of `CLOCK_MONOTONIC`, 0 for ever.
+    pub fn set_lease(&self, until: u64) {
+        self.control.write_word(0, Control::LEASE_OFFSET, until);
+    }
+
+    /// Publishes what becomes of new flows after that: for how long they keep to the slots, and how long each part of the slots
+    /// then takes to come home. In nanoseconds.
+    pub fn set_home(&self, hold: u64, step: u64) {
+        self.control.write_word(0, Control::HOLD_OFFSET, hold);
+        self.control.write_word(0, Control::STEP_OFFSET, step);
+    }
+
+    /// Reads a class's row of the surge guard.
+    #[must_use]
+    pub fn admission(&self, class: u8) -> Admission {
+        self.admission.read(class as usize)
+    }
+
+    /// Publishes how many new flows of a class the premises take: nanoseconds between two of them (0: no limit).
+    pub fn set_admission(&self, class: u8, interval: u64) {
+        let allowance = Admission::allowance_of(interval);
+        // More room first, less last: a reader in between is the more generous.
+        self.admission.write_word(class as usize, core::mem::offset_of!(Admission, allowance), allowance);
+        self.admission.write_word(class as usize, core::mem::offset_of!(Admission, interval), interval);
+    }
+
+    /// Sets when the next new flow of a class is due: what the program counts by.
+    pub fn set_due(&self, class: u8, due: u64) {
+        self.admission.write_word(class as usize, core::mem::offset_of!(Admission, due), due);
+    }
+
+    /// Publishes where new flows of a class and family go for which the premises have no room, by slot.
+    pub fn set_overflow(&self, class: u8, family: u8, endpoints: &[EndpointId; OVERFLOW_ROWS]) {
+        let first = Admission::OVERFLOW_OFFSET + usize::from(family == 6) * size_of_val(endpoints);
+        for (n, four) in endpoints.chunks_exact(4).enumerate() {
+            let word = u64::from_ne_bytes(bytemuck::cast([four[0], four[1], four[2], four[3]]));
+            self.admission.write_word(class as usize, first + n * 8, word);
+        }
+    }
+
+    /// Where new flows of a class's slot go for which the premises have no room.
+    #[must_use]
+    pub fn overflow(&self, class: u8, family: u8, slot: u32) -> EndpointId {
+        self.admission(class).overflow[usize::from(family == 6)][slot as usize % OVERFLOW_ROWS]
+    }
+
+    /// Forgets all openers that were seen.
+    pub fn forget_openers(&self) {
+        self.repeats.clear();
     }
 
     /// Sums the counters of all classes.

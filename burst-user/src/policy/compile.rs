@@ -4,7 +4,7 @@ use burst_common::endpoint::{Endpoint, MODE_DNAT, MODE_GUE, MODE_IPIP, MODE_NEXT
 use burst_common::flow::wide;
 use burst_common::hash;
 use burst_common::limits::{ENDPOINT_LINKS, ENDPOINT_PORTS, MAX_CLASS_SLOTS, MAX_PREFIXES, MAX_RULES};
-use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, Policy, ROOM_SHIFT, TAGGED};
+use burst_common::policy::{self, BY_CLIENT, Guard, KEEP, NEXTHOP, PER_PACKET, Policy, QUIC, ROOM_SHIFT, TAGGED};
 use burst_common::returns::Return;
 use burst_common::slot::{self, EndpointId};
 use bytemuck::Zeroable;
@@ -13,7 +13,7 @@ use super::dimensions::{Large, Rows};
 use super::ids::{Ids, endpoint_key};
 use super::returns::{Full, ReturnTable};
 use super::translate::translations;
-use crate::config::model::{Affinity, Class, Config, Link, Mode, Rule, Sentinel, Tier};
+use crate::config::model::{Affinity, Class, Config, Link, Mode, Rule, Sentinel, Tier, Udp};
 
 /// A compiled configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,12 +242,17 @@ fn class_row(class: &Class, id: u8, links: &[Link]) -> Result<policy::Class, Com
         });
     }
     let by_client = if burst.affinity == Affinity::Client { BY_CLIENT } else { 0 };
+    let udp = match burst.udp {
+        Udp::Sticky => 0,
+        Udp::Quic => QUIC,
+        Udp::PerPacket => PER_PACKET,
+    };
     let nexthop = if burst.tiers.iter().any(|tier| tier.mode == Mode::Nexthop) { NEXTHOP } else { 0 };
     // The smallest way of its `nexthop` tiers, whose replies name no endpoint.
     let named = burst.tiers.iter().filter(|tier| tier.mode == Mode::Nexthop).flat_map(|tier| &tier.links);
     let room = named.filter_map(|name| links.iter().find(|link| link.name == *name)).map(|link| link.mtu).min();
     let room = u32::from(room.unwrap_or(0)) << ROOM_SHIFT;
-    Ok(policy::Class { mask: burst.slots - 1, flags: by_client | nexthop | room, ..row })
+    Ok(policy::Class { mask: burst.slots - 1, flags: by_client | udp | nexthop | room, ..row })
 }
 
 fn tier_rows(

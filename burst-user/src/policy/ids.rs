@@ -25,7 +25,8 @@ impl Kind {
     const fn limit(self) -> usize {
         match self {
             Self::Class => MAX_CLASSES,
-            Self::Link => MAX_LINKS,
+            // The last one stands for links that are waited for (`burst_common::endpoint::HELD`).
+            Self::Link => MAX_LINKS - 1,
             Self::Endpoint => MAX_ENDPOINTS,
         }
     }

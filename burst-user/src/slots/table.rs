@@ -5,6 +5,10 @@
 //! is on `current`, once a transition lasted that long without a refused pin; only then may it end. It ends in state
 //! `pins`, never at once in `stable`: pins made while the pins were being read are not in what was read. A slot becomes
 //! stable by a sweep that began after its word of state `pins` was published.
+//!
+//! The program changes slots, too: it makes their flows ask for pins, and brings new flows home when nobody leads
+//! ([`burst_common::place`]). So a word is published by compare-and-swap alone; where that fails, and before anything is decided, the table
+//! takes over what stands there ([`Table::learn`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,8 +43,16 @@ pub struct Group {
     pub idle_timeout: Duration,
 }
 
-/// A word to publish: index in the map, and what to store there.
-pub type Write = (u32, Slot);
+/// A word to publish, if the one that it replaces is still there: the program changes slots, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Index in the map.
+    pub index: u32,
+    /// What stands there, as far as the table knows.
+    pub old: Slot,
+    /// What is to stand there.
+    pub new: Slot,
+}
 
 /// A group and its words.
 #[derive(Clone, Debug)]
@@ -85,7 +97,8 @@ impl Table {
             let of =
                 |state: State| (0_u32..).zip(&slots).filter(move |(_, slot)| slot.state() == state).map(|(n, _)| n);
             let moving = of(State::Transition).map(|n| (n, now)).collect();
-            let pinned = of(State::Pins).map(|n| (n, mark.next())).collect();
+            // As in `learn`: the pins for which the program changed the word may not be there yet.
+            let pinned = of(State::Pins).map(|n| (n, mark.next().next())).collect();
             (group.id, Block { group: *group, moving, pinned, slots, refused: None })
         };
         Self { seed, blocks: groups.iter().map(block).collect(), mark }
@@ -128,9 +141,42 @@ impl Table {
         )
     }
 
+    /// Takes over the words of the live map that are not as the table has them (`word` reads one). Gives the groups whose new flows go
+    /// elsewhere than the table had it.
+    pub fn reconcile(&mut self, now: Duration, word: impl Fn(u32) -> Slot) -> Vec<GroupId> {
+        let differ: Vec<_> = self.words().map(|(index, slot)| (index, slot, word(index))).collect();
+        let differ = differ.into_iter().filter(|(_, known, found)| known != found);
+        let mut moved: Vec<_> = differ.filter_map(|(index, _, found)| self.learn(now, index, found)).collect();
+        moved.dedup();
+        moved
+    }
+
+    /// Takes over the word that stands in the live map. Gives its group if its new flows go elsewhere than the table had it.
+    pub fn learn(&mut self, now: Duration, index: u32, found: Slot) -> Option<GroupId> {
+        let block = self.blocks.values_mut().find(|block| (block.group.base..block.end()).contains(&index))?;
+        let n = index - block.group.base;
+        let known = std::mem::replace(&mut block.slots[n as usize], found);
+        block.moving.remove(&n);
+        block.pinned.remove(&n);
+        match found.state() {
+            State::Stable => {}
+            State::Transition => drop(block.moving.insert(n, now)),
+            // The pin for which the program changed the word may not be there yet: not the next sweep tells of it, but the one after,
+            // which begins long after that packet is through.
+            State::Pins => drop(block.pinned.insert(n, self.mark.next().next())),
+        }
+        (known.current() != found.current()).then_some(block.group.id)
+    }
+
+    /// The group of a slot.
+    #[must_use]
+    pub fn group_of(&self, index: u32) -> Option<GroupId> {
+        self.blocks.values().find(|block| (block.group.base..block.end()).contains(&index)).map(|block| block.group.id)
+    }
+
     /// Makes every slot stable and local: for state under which no flow was ever shifted. Gives all words.
     #[must_use]
-    pub fn reset(&mut self) -> Vec<Write> {
+    pub fn reset(&mut self) -> Vec<(u32, Slot)> {
         for block in self.blocks.values_mut() {
             block.slots.fill(Slot::stable(LOCAL));
             block.moving.clear();
@@ -197,7 +243,7 @@ impl Table {
     }
 
     /// Every word, with its index in the map.
-    pub fn words(&self) -> impl Iterator<Item = Write> {
+    pub fn words(&self) -> impl Iterator<Item = (u32, Slot)> {
         self.blocks.values().flat_map(|block| (block.group.base..).zip(block.slots.iter().copied()))
     }
 
@@ -224,7 +270,7 @@ impl Block {
             if new != old {
                 self.slots[n as usize] = new;
                 changed(self, n);
-                writes.push((self.group.base + n, new));
+                writes.push(Write { index: self.group.base + n, old, new });
             }
         }
         writes
@@ -232,7 +278,13 @@ impl Block {
 
     fn settle(&mut self, n: u32, pins: bool) -> Write {
         let slot = &mut self.slots[n as usize];
-        *slot = slot.settle(pins);
-        (self.group.base + n, *slot)
+        let (old, new) = (*slot, slot.settle(pins));
+        *slot = new;
+        Write { index: self.group.base + n, old, new }
+    }
+
+    /// Index behind its last slot.
+    fn end(&self) -> u32 {
+        self.group.base + self.group.slots
     }
 }

@@ -1,14 +1,10 @@
-//! Promises of the table: a placed flow stays placed under any schedule, and transitions end.
+//! What the table promises of single steps; of schedules, see `schedules`.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use burst_common::flow::{Flow, TCP};
-use burst_common::hash;
 use burst_common::pin::{Pin, PinKey};
-use burst_common::place::{Placement, place};
 use burst_common::slot::{LOCAL, Slot, State};
-use proptest::prelude::*;
 
 use super::*;
 
@@ -36,175 +32,20 @@ fn alive(_: u16) -> bool {
     false
 }
 
-/// The packet path, its maps and the controller's loop, in a few lines: words are published at once, pins are of
-/// limited room, flows send a packet at least once per idle timeout until they end.
-struct World {
-    table: Table,
-    map: HashMap<u32, Slot>,
-    pins: HashMap<PinKey, Pin>,
-    room: usize,
-    now: Duration,
-    epoch: u32,
-    refused: bool,
-    sweep: Option<Sweep>,
-    /// Port → (endpoint, last packet).
-    flows: HashMap<u16, (u16, Duration)>,
-    next: u16,
-}
-
-impl World {
-    fn new(room: usize) -> Self {
-        let table = table(2);
-        let map = table.words().collect();
-        let (pins, flows) = (HashMap::new(), HashMap::new());
-        Self { table, map, pins, room, now: Duration::ZERO, epoch: 0, refused: false, sweep: None, flows, next: 1 }
-    }
-
-    fn publish(&mut self, writes: Vec<Write>) {
-        for (index, slot) in writes {
-            assert!(self.map.insert(index, slot).is_some(), "slot {index} is not of this table");
-        }
-    }
-
-    /// Where a packet goes, by `place` and the pins as the program uses them.
-    fn packet(&mut self, port: u16, opens: bool) -> u16 {
-        let key = PinKey::new(&client(port));
-        let index = 128 + hash::slot(hash::flow(SEED, &client(port)), 1);
-        match place(self.map[&index], opens) {
-            Placement::Slot(endpoint) => endpoint,
-            Placement::Ask(miss) => {
-                if let Some(pin) = self.pins.get_mut(&key) {
-                    pin.epoch = self.epoch;
-                    pin.endpoint
-                } else if !miss.pin {
-                    miss.endpoint
-                } else if self.pins.len() < self.room {
-                    self.pins.insert(key, Pin { endpoint: miss.endpoint, class: ID.class, epoch: self.epoch });
-                    miss.endpoint
-                } else {
-                    self.refused = true;
-                    miss.refused
-                }
-            }
-        }
-    }
-
-    fn open(&mut self) {
-        let port = self.next;
-        self.next += 1;
-        let endpoint = self.packet(port, true);
-        self.flows.insert(port, (endpoint, self.now));
-    }
-
-    fn send(&mut self, port: u16) -> Result<(), TestCaseError> {
-        let (placed, last) = self.flows[&port];
-        let went = self.packet(port, false);
-        prop_assert_eq!(went, placed, "flow {} last seen {:?}, now {:?}", port, last, self.now);
-        self.flows.insert(port, (placed, self.now));
-        Ok(())
-    }
-
-    /// Time passes in quarters of a second; a flow speaks before it would be idle for too long.
-    fn pass(&mut self, quarters: u32) -> Result<(), TestCaseError> {
-        for _ in 0..quarters {
-            self.now += Duration::from_millis(250);
-            self.epoch = self.now.as_secs() as u32;
-            let due: Vec<_> =
-                self.flows.iter().filter(|(_, (_, last))| self.now - *last >= IDLE).map(|(port, _)| *port).collect();
-            due.into_iter().try_for_each(|port| self.send(port))?;
-            let refused = std::mem::take(&mut self.refused);
-            let writes = self.table.tick(self.now, &|_| refused, self.sweep.as_ref());
-            self.publish(writes);
-        }
-        Ok(())
-    }
-
-    fn sweep(&mut self) {
-        let mark = self.table.begin_sweep();
-        let pins: Vec<_> = self.pins.iter().map(|(key, pin)| (*key, *pin)).collect();
-        let sweep = self.table.sweep(mark, self.epoch, pins, &alive);
-        for key in &sweep.expired {
-            self.pins.remove(key);
-        }
-        self.sweep = Some(sweep);
-    }
-}
-
-/// One event of a schedule.
-#[derive(Clone, Debug)]
-enum Event {
-    Open,
-    Send(prop::sample::Index),
-    End(prop::sample::Index),
-    Retarget([u16; 2]),
-    Pass(u32),
-    Sweep,
-    /// A new daemon takes over the live words.
-    Restart,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        6 => Just(Event::Open),
-        4 => any::<prop::sample::Index>().prop_map(Event::Send),
-        2 => any::<prop::sample::Index>().prop_map(Event::End),
-        3 => prop::array::uniform2(0..4_u16).prop_map(Event::Retarget),
-        4 => (1..20_u32).prop_map(Event::Pass),
-        3 => Just(Event::Sweep),
-        1 => Just(Event::Restart),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Promise 3: a live flow never changes its endpoint, whatever is retargeted, refused, swept or restarted, and when.
-    #[test]
-    fn a_placed_flow_stays_placed(events in prop::collection::vec(event(), 1..120), room in prop_oneof![Just(usize::MAX), 0..6_usize]) {
-        let mut world = World::new(room);
-        for event in events {
-            let ports = || { let mut ports: Vec<_> = world.flows.keys().copied().collect(); ports.sort_unstable(); ports };
-            match event {
-                Event::Open => world.open(),
-                Event::Send(index) => if !world.flows.is_empty() { let port = *index.get(&ports()); world.send(port)? },
-                Event::End(index) => if !world.flows.is_empty() { let port = *index.get(&ports()); world.flows.remove(&port); },
-                Event::Retarget(targets) => {
-                    let writes = world.table.retarget(world.now, ID, &targets);
-                    world.publish(writes);
-                }
-                Event::Pass(quarters) => world.pass(quarters)?,
-                Event::Sweep => world.sweep(),
-                Event::Restart => {
-                    world.table = Table::adopt(world.now, SEED, &[group(128, 2)], |index| world.map[&index].word());
-                    world.sweep = None;
-                }
-            }
-        }
-        // In the end, with all flows over, everything comes to rest: no pins, no transitions, nothing looked up.
-        world.flows.clear();
-        for _ in 0..8 {
-            world.pass(8)?;
-            world.sweep();
-        }
-        world.pass(1)?;
-        prop_assert!(world.pins.is_empty());
-        prop_assert!(world.map.values().all(|slot| slot.state() == State::Stable), "{:?}", world.map);
-    }
-}
-
 #[test]
 fn a_transition_ends_after_the_idle_timeout_and_by_way_of_pins() {
     let mut table = table(64);
     let at = Duration::from_secs;
     let writes = table.retarget(at(10), ID, &[7; 64]);
     assert_eq!(writes.len(), 64);
-    assert_eq!((writes[0], table.summary(ID).moving), ((128, Slot::stable(LOCAL).flip(7)), 64));
+    let (old, new) = (Slot::stable(LOCAL), Slot::stable(LOCAL).flip(7));
+    assert_eq!((writes[0], table.summary(ID).moving), (Write { index: 128, old, new }, 64));
     assert!(table.retarget(at(11), ID, &[7; 64]).is_empty(), "no change, no write");
     assert!(table.tick(at(13), &nobody, None).is_empty());
     assert!(table.tick(at(13), &|class| class == 3, None).is_empty(), "a pin was refused at 13");
     assert!(table.tick(at(16), &|class| class == 4, None).is_empty());
     let writes = table.tick(at(17), &nobody, None);
-    assert!(writes.len() == 64 && writes.iter().all(|(_, slot)| slot.state() == State::Pins && slot.current() == 7));
+    assert!(writes.len() == 64 && writes.iter().all(|w| w.new.state() == State::Pins && w.new.current() == 7));
     // A sweep that began before says nothing.
     let mark = Mark::default();
     let old = table.sweep(mark, 0, [], &alive);
@@ -216,7 +57,7 @@ fn a_transition_ends_after_the_idle_timeout_and_by_way_of_pins() {
     let (index, ..) = table.locate(3, &PinKey::new(&client(1))).unwrap();
     assert!(sweep.elsewhere(index) && sweep.live == 2 && sweep.expired.is_empty());
     let writes = table.tick(at(19), &nobody, Some(&sweep));
-    assert!(writes.len() == 63 && writes.iter().all(|(at, slot)| *at != index && slot.state() == State::Stable));
+    assert!(writes.len() == 63 && writes.iter().all(|w| w.index != index && w.new.state() == State::Stable));
     assert_eq!((table.summary(ID).pinned, table.summary(ID).shares[&7]), (1, 1.0));
 }
 
@@ -227,7 +68,8 @@ fn a_change_within_the_window_starts_it_again() {
     assert_eq!(table.retarget(at(0), ID, &[7; 64]).len(), 64);
     let mut next = [7; 64];
     next[5] = 9;
-    assert_eq!(table.retarget(at(3), ID, &next), [(133, Slot::stable(LOCAL).flip(7).flip(9))]);
+    let old = Slot::stable(LOCAL).flip(7);
+    assert_eq!(table.retarget(at(3), ID, &next), [Write { index: 133, old, new: old.flip(9) }]);
     assert_eq!(table.tick(at(4), &nobody, None).len(), 63);
     assert_eq!(table.tick(at(7), &nobody, None).len(), 1);
 }
@@ -238,7 +80,37 @@ fn slots_found_in_transition_start_their_window_at_adoption() {
     let mut table = Table::adopt(Duration::from_secs(100), SEED, &[group(0, 2)], |index| words[index as usize].word());
     assert_eq!((table.summary(ID).moving, table.summary(ID).pinned), (1, 1));
     assert!(table.tick(Duration::from_secs(103), &nobody, None).is_empty());
-    assert_eq!(table.tick(Duration::from_secs(104), &nobody, None), [(0, words[0].settle(true))]);
+    let write = Write { index: 0, old: words[0], new: words[0].settle(true) };
+    assert_eq!(table.tick(Duration::from_secs(104), &nobody, None), [write]);
+}
+
+#[test]
+fn what_the_program_wrote_is_taken_over() {
+    let mut table = table(64);
+    let at = Duration::from_secs;
+    let mut map: std::collections::BTreeMap<u32, Slot> = table.words().collect();
+    let (watched, homed) = (Slot::stable(LOCAL).watch(), Slot::stable(7).flip(LOCAL));
+    assert_eq!(table.retarget(at(0), ID, &[7; 64]).len(), 64);
+    map.values_mut().for_each(|slot| *slot = slot.flip(7));
+    map.insert(130, watched);
+    map.insert(131, homed);
+    let moved = table.reconcile(at(1), |index| map[&index]);
+    assert_eq!(moved, [ID], "two slots send new flows elsewhere than was decided");
+    assert!(table.words().all(|(index, slot)| map[&index] == slot));
+    assert_eq!((table.summary(ID).moving, table.summary(ID).pinned), (63, 1));
+    assert!(table.reconcile(at(1), |index| map[&index]).is_empty());
+    // The one that came home has its own window.
+    assert_eq!(table.tick(at(4), &nobody, None).len(), 62);
+    assert_eq!(table.tick(at(5), &nobody, None), [Write { index: 131, old: homed, new: homed.settle(true) }]);
+    // The one with pins is believed by the second sweep from then on.
+    let settles = |table: &mut Table| {
+        let mark = table.begin_sweep();
+        let sweep = table.sweep(mark, 0, [], &alive);
+        table.tick(at(6), &nobody, Some(&sweep)).iter().any(|write| write.index == 130)
+    };
+    assert!(table.retarget(at(6), ID, &[7; 64]).len() == 2, "both are drawn anew");
+    let learned = watched.watch();
+    assert!(table.learn(at(6), 130, learned).is_some() && !settles(&mut table) && settles(&mut table));
 }
 
 #[test]
@@ -272,7 +144,7 @@ fn the_dead_are_named_no_more() {
     assert_eq!(table.retarget(Duration::ZERO, ID, &mixed).len(), 64);
     assert!(table.names(7) && table.names(LOCAL));
     let writes = table.bury(ID, 7, &[8; 64]);
-    assert!(writes.len() == 48 && writes.iter().all(|(_, slot)| (slot.current(), slot.previous()) == (8, LOCAL)));
+    assert!(writes.len() == 48 && writes.iter().all(|w| (w.new.current(), w.new.previous()) == (8, LOCAL)));
     assert!(!table.names(7) && table.names(8));
     assert!(table.bury(ID, 7, &[8; 64]).is_empty());
 }
@@ -296,5 +168,5 @@ fn a_full_table_is_filled_by_one_decision() {
     let writes = table.retarget(Duration::ZERO, ID, &assignment);
     // All but the tenth that is local and stays.
     assert!((3500..3900).contains(&writes.len()), "{}", writes.len());
-    assert!(writes.iter().all(|(index, slot)| slot.current() == assignment[*index as usize]));
+    assert!(writes.iter().all(|w| w.new.current() == assignment[w.index as usize]));
 }

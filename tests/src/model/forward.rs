@@ -7,11 +7,13 @@ use burst::config::model::{Mode, Tier};
 use super::hash::Flow;
 use super::rewrite::{Change, Frame, ethernet, header};
 use super::wire::{Body, IPV4, IPV6, UDP};
-use super::world::{Decision, Line, Place, Shift, Tuple, World};
-use super::{Answer, Why, too_big};
+use super::world::{Decision, Line, Place, Shift, State, Tuple, World};
+use super::{Answer, Verdict, Why, too_big};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+const RST: u8 = 0x04;
+const FIN: u8 = 0x01;
 
 /// Where a packet goes, and by what.
 struct Leg<'a> {
@@ -27,8 +29,14 @@ pub fn forward(world: &World, device: &'static str, frame: &Frame<'_>) -> Vec<An
     }
     match leg(world, frame) {
         Ok(leg) => send(world, device, frame, &leg),
+        Err(Why::Held) => vec![Answer { verdict: Verdict::Drop, frame: frame.bytes.to_vec(), why: Why::Held }],
         Err(why) => vec![Answer::pass(frame.bytes, why)],
     }
+}
+
+/// Whether a packet opens a TCP connection (RFC 9293, section 3.5).
+fn opens(frame: &Frame<'_>) -> bool {
+    matches!(frame.body, Body::Tcp { flags, .. } if flags & (SYN | ACK | RST | FIN) == SYN)
 }
 
 /// The flow that a packet belongs to, as its client sends it.
@@ -62,12 +70,17 @@ fn leg<'a>(world: &'a World, frame: &Frame<'_>) -> Result<Leg<'a>, Why> {
     if tier.mode == Mode::Dnat && address.is_none_or(|address| address.is_ipv6() != frame.ip.v6) {
         return Err(Why::NoEndpoint);
     }
-    let line = world.line(tier, world.hash(&flow)).ok_or(Why::NoLink)?;
+    // What has no way there yet has one here.
+    let nowhere = if opens(frame) { Why::Local } else { Why::NoLink };
+    let line = world.line(tier, world.hash(&flow)).ok_or(nowhere)?;
     if frame.ip.ttl <= 1 {
         return Err(Why::Ttl);
     }
     if world.config.edge.shadow {
         return Err(Why::Shadow);
+    }
+    if line.state != State::Up {
+        return Err(Why::Held);
     }
     Ok(Leg { tier, address, line })
 }

@@ -191,7 +191,7 @@ impl World {
         self.lines.iter().filter(move |line| !line.via_kernel && line.device == device && line.vlan == vlan)
     }
 
-    /// The link of a tier that a flow with this hash takes; `None` when there is none.
+    /// The link of a tier that a flow with this hash takes, up or down; `None` when there is none.
     ///
     /// An endpoint has eight places for its links, filled with them in turn; the highest bits of the hash choose the
     /// place.
@@ -205,7 +205,6 @@ impl World {
             known.retain(|line| !line.fallback);
         }
         let place = (hash >> 48) % 8;
-        let line = *known.get(place as usize % known.len().max(1))?;
-        (line.state == State::Up).then_some(line)
+        known.get(place as usize % known.len().max(1)).copied()
     }
 }

@@ -90,7 +90,7 @@ fn what_stays_stays_untouched() -> Result<()> {
         let row = bed.maps().link(bed.link("dx-2"));
         bed.maps().set_link(bed.link("dx-2"), &burst_common::link::Link { ifindex: 0, ..row });
         let frame = arriving(kind.frame(kind.client(), kind.shop(443)));
-        bed.check(FROM_CLIENT, &Row::passes(kind.row("down"), frame, leg.class, Reason::NoLink))?;
+        bed.check(FROM_CLIENT, &Row::dropped(kind.row("down"), frame, leg.class, Reason::Held))?;
         bed.maps().set_link(bed.link("dx-2"), &row);
     }
     Ok(())

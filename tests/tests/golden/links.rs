@@ -1,7 +1,7 @@
 //! Which line a packet leaves by, and what becomes of it when there is none.
 
 use anyhow::Result;
-use burst_common::endpoint::{Endpoint, link_table};
+use burst_common::endpoint::{Endpoint, HELD_LINKS, link_table};
 use burst_common::hash;
 use burst_common::link::Link;
 use burst_common::reason::Reason;
@@ -55,6 +55,13 @@ fn stays(bed: &mut Bed, kind: Kind, name: &str, reason: Reason) -> Result<()> {
     bed.check(FROM_CLIENT, &Row::passes(kind.row(name), frame, class, reason))
 }
 
+/// The row of a packet whose sender is to try again.
+fn waits(bed: &mut Bed, kind: Kind, name: &str) -> Result<()> {
+    let class = bed.class("promo");
+    let frame = arriving(kind.frame(kind.client(), kind.shop(443)));
+    bed.check(FROM_CLIENT, &Row::dropped(kind.row(name), frame, class, Reason::Held))
+}
+
 fn leaves(bed: &mut Bed, kind: Kind) -> Result<()> {
     let leg = promo_leg(bed, kind);
     let frame = arriving(kind.frame(kind.client(), kind.shop(443)));
@@ -70,14 +77,16 @@ fn without_a_link_it_stays() -> Result<()> {
         leaves(&mut bed, kind)?;
         let id = promo_endpoint(&bed, "reserved", kind.family);
         let table = bed.maps().endpoint(id).links;
-        for (name, links) in [("no link of the endpoint is up", 0), ("a link that there cannot be", u64::MAX)] {
+        bed.maps().set_endpoint_links(id, 0);
+        stays(&mut bed, kind, "no link of the endpoint is up", Reason::NoLink)?;
+        for (name, links) in [("links are waited for", HELD_LINKS), ("a link that there cannot be", u64::MAX)] {
             bed.maps().set_endpoint_links(id, links);
-            stays(&mut bed, kind, name, Reason::NoLink)?;
+            waits(&mut bed, kind, name)?;
         }
         bed.maps().set_endpoint_links(id, table);
         let row = bed.maps().link(link);
         bed.maps().set_link(link, &Link { ifindex: 0, ..row });
-        stays(&mut bed, kind, "the link is down", Reason::NoLink)?;
+        waits(&mut bed, kind, "the link is down")?;
         bed.maps().set_link(link, &row);
         leaves(&mut bed, kind)?;
     }

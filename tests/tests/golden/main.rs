@@ -17,6 +17,7 @@ mod malformed;
 mod many_rules;
 mod mss;
 mod one_arm;
+mod openers;
 mod options;
 mod pins;
 mod replies;

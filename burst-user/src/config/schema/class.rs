@@ -7,14 +7,14 @@ use toml::de::DeValue;
 use super::{leaf, load, not_acted_on, tier, units};
 use crate::config::diagnostics::Diagnostic;
 use crate::config::leaf::Leaf;
-use crate::config::model::{self, Affinity, WhenFull};
+use crate::config::model::{self, Affinity, Udp, WhenFull};
 use crate::config::raw::{Burst, Class, Rule};
 use crate::config::read::{At, Table};
 use crate::config::units::Complaint;
 
 /// Keys that only burst classes have.
-const BURST_KEYS: [&str; 8] =
-    ["affinity", "idle_timeout", "when_full", "max_offsite_share", "slots", "local", "tier", "event"];
+const BURST_KEYS: [&str; 10] =
+    ["affinity", "idle_timeout", "hold", "udp", "when_full", "max_offsite_share", "slots", "local", "tier", "event"];
 
 /// All classes, in the order of the file.
 pub(super) fn all(classes: Table<'_>) -> Option<Vec<Class>> {
@@ -115,6 +115,9 @@ fn burst(table: &mut Table<'_>) -> Option<Burst> {
     let affinity =
         table.opt("affinity", leaf::keyword(&[("flow", Some(Affinity::Flow)), ("client", Some(Affinity::Client))]));
     let idle = table.opt("idle_timeout", leaf::duration(Duration::from_secs(1), Duration::from_secs(24 * 3600)));
+    let hold = table.opt("hold", leaf::duration(Duration::ZERO, Duration::from_secs(600)));
+    let kinds = [("sticky", Some(Udp::Sticky)), ("quic", Some(Udp::Quic)), ("per-packet", Some(Udp::PerPacket))];
+    let udp = table.opt("udp", leaf::keyword(&kinds));
     let full = leaf::keyword(&[("local", Some(WhenFull::Local)), ("shed", None)]);
     let when_full = table.req("when_full", "when_full = \"local\"", full);
     let max_offsite_share = table.opt("max_offsite_share", leaf::share(true, 1.0, units::share));
@@ -134,9 +137,12 @@ fn burst(table: &mut Table<'_>) -> Option<Burst> {
     events(table);
     Some(Burst {
         affinity: affinity.map(|at| at.value),
+        udp: udp.as_ref().map(|at| at.span),
         burst: model::Burst {
             affinity: Affinity::Flow,
             idle_timeout: idle.map_or(Duration::from_secs(120), |at| at.value),
+            hold: hold.map_or(Duration::from_secs(15), |at| at.value),
+            udp: udp.map_or(Udp::Sticky, |at| at.value),
             when_full: when_full?.value,
             max_offsite_share: max_offsite_share.map_or(1.0, |at| at.value),
             slots: slots.map_or(4096, |at| at.value),
