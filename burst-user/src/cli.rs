@@ -4,6 +4,7 @@
 //! failed goes to standard error in the same form.
 
 pub mod ask;
+pub mod bypass;
 pub mod check;
 pub mod explain;
 pub mod logging;
@@ -78,6 +79,9 @@ pub enum Command {
     /// Set by hand what share of a class leaves, for a time; or end that. An order ends with the daemon.
     #[command(after_help = TABLE)]
     Override(order::OrderArgs),
+    /// Let everything pass, or end that, within a second and without a daemon, too: connections in the cloud break.
+    #[command(after_help = TABLE)]
+    Bypass(bypass::BypassArgs),
     /// Remove all that is burst's from this host: traffic goes on without it, but flows that are in the cloud break.
     #[command(after_help = TABLE)]
     Detach(run::DetachArgs),
@@ -116,6 +120,7 @@ fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Replay(args) => replay::replay(&args, global.json),
         Command::Status(args) => block_on(status::status(&client(args.config.as_deref())?, global.json)),
         Command::Override(args) => block_on(order::order(&client(args.config.as_deref())?, &args, global.json)),
+        Command::Bypass(args) => block_on(bypass::bypass(&args, said, global.json)),
         Command::Detach(args) => block_on(run::detach(&args, said.unwrap_or(Path::new(SOCKET)), global.json)),
     }
 }

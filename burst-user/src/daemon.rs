@@ -4,6 +4,7 @@
 //! owns maps, slots and controller; all others only read, serve or hand over values.
 
 mod adopt;
+mod bypass;
 mod error;
 mod events;
 mod links;
@@ -32,6 +33,7 @@ use crate::decide::{Controller, Decision, Override as Forced};
 use crate::netlink::{NetState, Watch};
 use crate::observe::Sources;
 
+pub(crate) use bypass::since_boot_s;
 pub use error::Error;
 use events::Reader;
 pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
@@ -130,6 +132,8 @@ struct Core<'a> {
     events: Reader,
     /// Per class of the configuration: what was told of it.
     told: Vec<Told>,
+    /// Whether the bypass was on when it was looked at last.
+    bypass: bool,
     started: Instant,
     /// When the last round began.
     ticked: Instant,
@@ -154,6 +158,7 @@ impl<'a> Core<'a> {
             net: None,
             events,
             told,
+            bypass: false,
             started: clock(),
             ticked: clock(),
         }
@@ -264,6 +269,7 @@ impl<'a> Core<'a> {
             tracing::debug!(words, took = ?(clock() - at), "published");
         }
         self.publisher.maintain(now);
+        self.hear_of_bypass();
         status::status(self, net, at)
     }
 
@@ -293,6 +299,7 @@ impl<'a> Core<'a> {
                 drop(reply.send(self.order(now, &class, &request, peer)));
             }
             Command::ClearOverride { class, peer, reply } => drop(reply.send(self.withdraw(now, &class, peer))),
+            Command::Bypass { request, peer, reply } => drop(reply.send(self.bypass(request, peer))),
         }
     }
 

@@ -6,6 +6,7 @@
 mod alone;
 mod attach;
 mod bpffs;
+mod bypass;
 mod error;
 mod events;
 mod install;
@@ -20,6 +21,7 @@ mod sys;
 
 pub use alone::{Action, Alone, Ran};
 pub use attach::{Attached, Attachment, Hook};
+pub use bypass::{Bypass, Standing};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
 pub use events::Events;

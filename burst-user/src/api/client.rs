@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::error::ApiError;
-use super::types::{Health, OverrideRequest, OverrideResponse, Status};
+use super::types::{BypassRequest, BypassResponse, Health, OverrideRequest, OverrideResponse, Status};
 
 /// Largest answer in bytes: a status of 4096 endpoints is about 2 MB.
 const ANSWER: usize = 16 << 20;
@@ -118,6 +118,14 @@ impl Client {
     /// [`ClientError::Api`] when the daemon refuses.
     pub async fn clear_override(&self, class: &str) -> Result<OverrideResponse, ClientError> {
         self.call(Method::DELETE, &override_path(class), None::<&()>).await
+    }
+
+    /// `POST /v1/bypass`.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] when the daemon refuses.
+    pub async fn bypass(&self, request: &BypassRequest) -> Result<BypassResponse, ClientError> {
+        self.call(Method::POST, "/v1/bypass", Some(request)).await
     }
 
     async fn call<T: DeserializeOwned>(

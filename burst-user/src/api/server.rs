@@ -8,7 +8,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{ApiError, Code};
 use super::socket::Socket;
-use super::types::{Health, OverrideRequest, OverrideResponse, Status};
+use super::types::{BypassRequest, BypassResponse, Health, OverrideRequest, OverrideResponse, Status};
 
 /// Largest body of a request in bytes.
 const BODY: usize = 16 * 1024;
@@ -38,7 +38,7 @@ pub struct Peer {
 }
 
 /// Where the answer to a command goes.
-pub type Reply = oneshot::Sender<Result<OverrideResponse, ApiError>>;
+pub type Reply<T = OverrideResponse> = oneshot::Sender<Result<T, ApiError>>;
 
 /// What the API asks of the task that decides. Values are checked; whether the class exists is for the task to say
 /// ([`ApiError::unknown_class`], [`ApiError::keep_class`]).
@@ -63,6 +63,15 @@ pub enum Command {
         peer: Peer,
         /// Where the answer goes.
         reply: Reply,
+    },
+    /// Turns the bypass on or off; it is no error when it is so already.
+    Bypass {
+        /// Which, and until when it is of use.
+        request: BypassRequest,
+        /// Who asks.
+        peer: Peer,
+        /// Where the answer goes.
+        reply: Reply<BypassResponse>,
     },
 }
 
@@ -114,6 +123,7 @@ fn router(core: Core) -> Router {
         .route("/v1/health", get(health))
         .route("/v1/status", get(status))
         .route("/v1/classes/{class}/override", put(order).delete(withdraw))
+        .route("/v1/bypass", post(bypass))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
@@ -142,7 +152,7 @@ async fn order(
     body: Result<Json<OverrideRequest>, JsonRejection>,
 ) -> Result<Json<OverrideResponse>, ApiError> {
     let (class, peer) = (name(class)?, known(&caller)?);
-    let Json(request) = body.map_err(|rejection| bad_body(&rejection))?;
+    let Json(request) = body.map_err(|rejection| bad_body(&rejection, ORDER))?;
     request.check()?;
     ask(&core, |reply| Command::Override { class, request, peer, reply }).await
 }
@@ -156,13 +166,23 @@ async fn withdraw(
     ask(&core, |reply| Command::ClearOverride { class, peer, reply }).await
 }
 
+async fn bypass(
+    State(core): State<Core>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<BypassRequest>, JsonRejection>,
+) -> Result<Json<BypassResponse>, ApiError> {
+    let peer = known(&caller)?;
+    let Json(request) = body.map_err(|rejection| bad_body(&rejection, r#"{"on": true}"#))?;
+    ask(&core, |reply| Command::Bypass { request, peer, reply }).await
+}
+
 async fn not_found(uri: Uri) -> ApiError {
-    let fix = "paths: /v1/health, /v1/status, /v1/classes/{class}/override";
+    let fix = "paths: /v1/health, /v1/status, /v1/classes/{class}/override, /v1/bypass";
     ApiError::new(Code::NotFound, format!("there is no {}", uri.path()), fix)
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let fix = "GET for /v1/health and /v1/status, PUT or DELETE for /v1/classes/{class}/override";
+    let fix = "GET for /v1/health and /v1/status, PUT or DELETE for /v1/classes/{class}/override, POST for all others";
     ApiError::new(Code::MethodNotAllowed, format!("{method} is not for {}", uri.path()), fix)
 }
 
@@ -177,16 +197,19 @@ fn known(caller: &Caller) -> Result<Peer, ApiError> {
     caller.0.ok_or_else(|| ApiError::new(Code::Internal, "the caller's credentials are not known", fix))
 }
 
-fn bad_body(rejection: &JsonRejection) -> ApiError {
+/// A body that an order may have.
+const ORDER: &str = r#"{"offsite": 0.4, "for_s": 1800, "reason": "why"}"#;
+
+fn bad_body(rejection: &JsonRejection, example: &str) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         let fix = "send nothing but the fields of the request";
         return ApiError::new(Code::BodyTooLarge, format!("the body is larger than {BODY} bytes"), fix);
     }
-    let fix = r#"send Content-Type: application/json and {"offsite": 0.4, "for_s": 1800, "reason": "why"}"#;
+    let fix = format!("send Content-Type: application/json and {example}");
     ApiError::new(Code::BadJson, rejection.body_text(), fix)
 }
 
-async fn ask(core: &Core, command: impl FnOnce(Reply) -> Command) -> Result<Json<OverrideResponse>, ApiError> {
+async fn ask<T>(core: &Core, command: impl FnOnce(Reply<T>) -> Command) -> Result<Json<T>, ApiError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
         core.commands.send(command(reply)).await.ok()?;

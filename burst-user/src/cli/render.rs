@@ -224,7 +224,7 @@ pub(super) fn count(number: f64) -> String {
 }
 
 /// Bits per second.
-fn bits(number: f64) -> String {
+pub(super) fn bits(number: f64) -> String {
     scaled(number, "bit/s")
 }
 

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::{config, daemon};
 
 /// Where pins are unless the configuration says otherwise.
-const PIN_DIR: &str = "/run/burst/bpf";
+pub(super) const PIN_DIR: &str = "/run/burst/bpf";
 
 /// Arguments of `burst run`.
 #[derive(Clone, Debug, Args)]

@@ -59,18 +59,24 @@ fn mode(config: &Config, table: &mut Table, maps: &mut Maps) -> Result<(), Kerne
         }
         (MODE_SHADOW, MODE_ACTIVE) => {
             tracing::info!("shadow before, active now: all flows are local, and all slots begin so");
-            for (index, slot) in table.reset() {
-                maps.set_slot(index as usize, slot);
-            }
-            for (key, _) in
-                maps.pins.read().map_err(|error| KernelError::new(Kind::Other, format!("pins: {error}"), ""))?
-            {
-                maps.pins.remove(&key).map_err(|error| KernelError::new(Kind::Other, format!("pins: {error}"), ""))?;
-            }
+            forget(table, maps)?;
         }
         _ => {}
     }
     maps.set_mode(wanted)
+}
+
+/// Forgets where flows were placed: for state under which every flow that lives is local. Pins go first, so that none is
+/// looked up that belongs to nobody.
+///
+/// # Errors
+/// When the kernel refuses; then what is left names nothing that was not named before.
+pub(super) fn forget(table: &mut Table, maps: &mut Maps) -> Result<(), KernelError> {
+    maps.pins.clear()?;
+    for (index, slot) in table.reset() {
+        maps.set_slot(index as usize, slot);
+    }
+    Ok(())
 }
 
 /// Writes the return table.

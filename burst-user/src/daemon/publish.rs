@@ -13,7 +13,7 @@ use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL, base};
 
-use super::adopt::adopt;
+use super::adopt::{adopt, forget};
 use super::error::Error;
 use super::links;
 use super::start;
@@ -57,8 +57,8 @@ pub(super) struct Publisher<'a> {
     epoch: (u32, Duration),
     swept: Option<Duration>,
     refused: Vec<u64>,
-    /// Pins that the last sweep found, per class id.
-    pins: BTreeMap<u16, u64>,
+    /// Pins that the last sweep found, per class id: all, and those that name an endpoint.
+    pins: BTreeMap<u16, (u64, u64)>,
     trace: Trace,
     /// The VLAN devices as they were last published.
     vlans: Option<Vec<(u32, Vlan)>>,
@@ -153,9 +153,19 @@ impl<'a> Publisher<'a> {
         self.links.get(name).copied().unwrap_or(0)
     }
 
-    /// Pins of a class at the last sweep.
-    pub(super) fn pins(&self, class: usize) -> u64 {
-        self.pins.get(&u16::from(self.classes[class].0)).copied().unwrap_or(0)
+    /// Pins of a class at the last sweep: all, and those that name an endpoint.
+    pub(super) fn pins(&self, class: usize) -> (u64, u64) {
+        self.pins.get(&u16::from(self.classes[class].0)).copied().unwrap_or_default()
+    }
+
+    /// Sets the bypass; whether it was on before. When it ends, every flow that lives is local, whatever slots and pins say of
+    /// it: it begins as after shadow mode.
+    pub(super) fn bypass(&mut self, on: bool) -> Result<bool, KernelError> {
+        if !on && self.maps().control().bypass != 0 {
+            forget(&mut self.table, &mut self.installation.maps)?;
+            self.published.iter_mut().for_each(Vec::clear);
+        }
+        Ok(self.maps().set_bypass(on))
     }
 
     /// The groups of a class, for what there is to see of them.
@@ -371,8 +381,7 @@ impl<'a> Publisher<'a> {
         // was published then, and must not look old. To age too slowly only keeps pins longer.
         if now.saturating_sub(self.epoch.1) >= EPOCH {
             self.epoch = (self.epoch.0.wrapping_add(1), now);
-            let bypass = self.maps().control().bypass != 0;
-            self.installation.maps.set_control(bypass, self.epoch.0);
+            self.installation.maps.set_epoch(self.epoch.0);
         }
         let busy = (0..self.classes.len()).any(|class| self.summaries(class).any(|s| s.moving + s.pinned > 0));
         let some = !self.pins.is_empty();
@@ -411,7 +420,9 @@ impl<'a> Publisher<'a> {
         };
         self.pins.clear();
         for (_, pin) in &pins {
-            *self.pins.entry(pin.class).or_default() += 1;
+            let (all, offsite) = self.pins.entry(pin.class).or_default();
+            *all += 1;
+            *offsite += u64::from(pin.endpoint != LOCAL);
         }
         let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|_| false);
         let former: HashMap<PinKey, Pin> = pins.into_iter().collect();

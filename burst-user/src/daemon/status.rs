@@ -48,7 +48,8 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         why: client.why.to_string(),
     });
     let mut warnings = Vec::new();
-    if core.publisher.maps().control().bypass != 0 {
+    let bypass = core.publisher.maps().control().bypass != 0;
+    if bypass {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
     }
     for client in net.clients.iter().filter(|client| client.strips_tags) {
@@ -68,6 +69,8 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         burst: env!("CARGO_PKG_VERSION").to_owned(),
         edge: config.edge.name.clone(),
         mode: if config.edge.shadow { Mode::Shadow } else { Mode::Active },
+        bypass,
+        config: api::Running::default(),
         pid: std::process::id(),
         uptime_s: now.as_secs_f64(),
         classes: classes.collect(),
@@ -117,6 +120,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
     for summary in core.publisher.summaries(index) {
         slots.transition += summary.moving as u32;
         slots.pins += summary.pinned as u32;
+        slots.offsite += summary.offsite as u32;
     }
     let mut next = 0;
     let tiers = burst.tiers.iter().enumerate().map(|(number, tier)| {
@@ -174,7 +178,8 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
             decided.reason.clone()
         },
         slots,
-        pins: core.publisher.pins(index),
+        pins: core.publisher.pins(index).0,
+        pins_offsite: core.publisher.pins(index).1,
     }
 }
 

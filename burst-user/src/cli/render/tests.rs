@@ -60,8 +60,9 @@ fn promo() -> Burst {
         ],
         ordered: None,
         decision: "local share 62.0 %: 0.75 of 10.2k/s for 12.3k/s".into(),
-        slots: Slots { total: 2048, transition: 0, pins: 0 },
+        slots: Slots { total: 2048, ..Slots::default() },
         pins: 0,
+        pins_offsite: 0,
     }
 }
 
@@ -99,6 +100,8 @@ fn status() -> Status {
         burst: "0.1.0".into(),
         edge: "edge-a1".into(),
         mode: Mode::Active,
+        bypass: false,
+        config: Default::default(),
         pid: 4711,
         uptime_s: 7500.4,
         classes: vec![
@@ -167,7 +170,7 @@ packets of no class
 fn what_is_unusual_is_said() {
     let mut burst = promo();
     burst.ordered = Some(Override { offsite: 0.4, reason: "campaign".into(), uid: 1000, remaining_s: 1790 });
-    burst.slots = Slots { total: 2048, transition: 12, pins: 3 };
+    burst.slots = Slots { total: 2048, transition: 12, pins: 3, ..Slots::default() };
     burst.pins = 55;
     burst.local.load = None;
     burst.local.capacity_fps = None;
