@@ -4,6 +4,7 @@
 //! from a channel and sends commands to the one task that decides; it holds no state of its own. The command line is its
 //! first client.
 
+pub mod change;
 mod client;
 mod error;
 mod server;

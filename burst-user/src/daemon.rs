@@ -7,9 +7,12 @@ mod adopt;
 mod bypass;
 mod error;
 mod events;
+mod fits;
 mod links;
 mod observe;
+mod plan;
 mod publish;
+mod reload;
 mod returns;
 mod start;
 mod status;
@@ -19,6 +22,7 @@ mod warnings;
 mod weights;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +32,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::api::types::{self, OverrideRequest, OverrideResponse, Status};
 use crate::api::{self, ApiError, Command, Peer};
+use crate::config::Loaded;
 use crate::config::model::{Config, OnExit};
 use crate::decide::{Controller, Decision, Override as Forced};
 use crate::netlink::{NetState, Watch};
@@ -39,6 +44,7 @@ use events::Reader;
 pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
 use observe::Meter;
 use publish::Publisher;
+use reload::{Stopped, Version, Versions};
 pub(crate) use start::devices;
 use tell::Told;
 pub(crate) use weights::of_family;
@@ -64,7 +70,9 @@ struct Order {
 /// # Errors
 /// When something it cannot do without is missing at the start, or the kernel cannot be followed any more. Then traffic
 /// goes on as it was, under what is pinned.
-pub async fn run(config: &Config) -> Result<(), Error> {
+pub async fn run(file: &Path, loaded: Loaded) -> Result<(), Error> {
+    let version = Version::from(loaded);
+    let config = &version.config;
     // The socket first: of two daemons, the second must not touch a map.
     let socket = api::Socket::bind(&config.edge.socket)?;
     let watch = start::follow_kernel(config).await?;
@@ -72,8 +80,9 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let events = events::read(publisher.events()?, publisher.link_names(), watch.state());
-    let mut core = Core::new(config, publisher, sources, events);
+    let events = events::read(publisher.events()?, publisher.link_names(), watch.state(), events::Seen::default());
+    let versions = Versions::new(file, version.mark.clone());
+    let mut core = Core::new(Arc::clone(config), publisher, (sources, events), (versions, stopped.clone()));
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
@@ -86,7 +95,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         tracing::error!(%error, "the API ended badly");
     }
     core.tell_what_stays();
-    let Core { publisher, .. } = core;
+    let Core { publisher, config, .. } = core;
     publisher.leave();
     match config.edge.on_exit {
         _ if result.is_err() => {}
@@ -119,9 +128,9 @@ fn clock() -> Instant {
 }
 
 /// What the loop owns.
-struct Core<'a> {
-    config: &'a Config,
-    publisher: Publisher<'a>,
+struct Core {
+    config: Arc<Config>,
+    publisher: Publisher,
     sources: Sources,
     controller: Controller,
     meter: Meter,
@@ -134,14 +143,22 @@ struct Core<'a> {
     told: Vec<Told>,
     /// Whether the bypass was on when it was looked at last.
     bypass: bool,
+    versions: Versions,
+    /// What tasks are told to stop by.
+    stopped: Stopped,
     started: Instant,
     /// When the last round began.
     ticked: Instant,
 }
 
-impl<'a> Core<'a> {
-    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources, events: Reader) -> Self {
-        let mut controller = Controller::new(config);
+impl Core {
+    fn new(
+        config: Arc<Config>,
+        publisher: Publisher,
+        (sources, events): (Sources, Reader),
+        (versions, stopped): (Versions, Stopped),
+    ) -> Self {
+        let mut controller = Controller::new(&config);
         let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
             controller.resume(class, local, None);
@@ -159,6 +176,8 @@ impl<'a> Core<'a> {
             events,
             told,
             bypass: false,
+            versions,
+            stopped,
             started: clock(),
             ticked: clock(),
         }
@@ -171,11 +190,10 @@ impl<'a> Core<'a> {
         status: &watch::Sender<Arc<Status>>,
     ) -> Result<(), Error> {
         let mut net = watch.state();
-        let mut ticks = interval(self.config.edge.tick);
-        // After a late tick a whole period again: a rate over less is noise.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = self.ticks();
         let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
         let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+        let mut hup = signal(SignalKind::hangup()).map_err(Error::Signal)?;
         start::ready();
         loop {
             // In this order: what breaks flows first, what changes shares next.
@@ -193,6 +211,15 @@ impl<'a> Core<'a> {
                     let state = net.borrow_and_update().clone();
                     status.send_replace(Arc::new(self.between(&state, &mut ticks)));
                 }
+                _ = hup.recv() => self.reload_by_signal(),
+                prepared = self.versions.prepared() => {
+                    if let Some(new) = self.take_over(prepared, &watch) {
+                        (net, watch) = (new.state(), new);
+                        ticks = self.ticks();
+                    }
+                    let state = net.borrow_and_update().clone();
+                    status.send_replace(Arc::new(self.tick(&state)));
+                }
                 Some(command) = commands.recv() => {
                     self.obey(command);
                     let state = net.borrow().clone();
@@ -206,6 +233,13 @@ impl<'a> Core<'a> {
         }
     }
 
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.config.edge.tick);
+        // After a late tick a whole period again: a rate over less is noise.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
     /// What happens between two ticks. Links are followed at once; a decision is made early only when half a tick has
     /// passed, because a rate over less is noise, and whoever may call must not make the daemon busy.
     fn between(&mut self, net: &NetState, ticks: &mut Interval) -> Status {
@@ -214,7 +248,7 @@ impl<'a> Core<'a> {
             ticks.reset();
             return self.tick(net);
         }
-        let net = &start::with_forwarding(self.config, net);
+        let net = &start::with_forwarding(&self.config, net);
         self.follow(at - self.started, net);
         status::status(self, net, at)
     }
@@ -233,7 +267,7 @@ impl<'a> Core<'a> {
         let at = clock();
         self.ticked = at;
         let now = at - self.started;
-        let net = &start::with_forwarding(self.config, net);
+        let net = &start::with_forwarding(&self.config, net);
         self.follow(now, net);
         self.orders.retain(|&class, order| {
             let stays = order.until > now;
@@ -247,7 +281,7 @@ impl<'a> Core<'a> {
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
         let observation =
-            observe::observation(self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
+            observe::observation(&self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
         let decision = self.controller.step(now, &observation);
         // The first round knows neither demand nor load.
         let knows = self.meter.before().is_some();
@@ -270,6 +304,7 @@ impl<'a> Core<'a> {
         }
         self.publisher.maintain(now);
         self.hear_of_bypass();
+        self.unconfirmed(now);
         status::status(self, net, at)
     }
 
@@ -299,6 +334,9 @@ impl<'a> Core<'a> {
                 drop(reply.send(self.order(now, &class, &request, peer)));
             }
             Command::ClearOverride { class, peer, reply } => drop(reply.send(self.withdraw(now, &class, peer))),
+            Command::Plan { request, reply } => drop(reply.send(self.plan(request))),
+            Command::Reload { request, peer, reply } => self.reload(request, peer, reply),
+            Command::Confirm { peer, reply } => drop(reply.send(self.confirm(now, peer))),
             Command::Bypass { request, peer, reply } => drop(reply.send(self.bypass(request, peer))),
         }
     }

@@ -205,7 +205,9 @@ fn of_client(error: &ClientError) -> Exit {
     match error {
         ClientError::Permission { .. } => Exit::Permission,
         ClientError::Api(error) if matches!(error.code, Code::Unavailable) => Exit::NotRunning,
-        ClientError::Api(error) if matches!(error.code, Code::Internal) => Exit::Internal,
+        ClientError::Api(error) if matches!(error.code, Code::Internal | Code::Failed) => Exit::Internal,
+        ClientError::Api(error) if matches!(error.code, Code::BadConfig) => Exit::Config,
+        ClientError::Api(error) if matches!(error.code, Code::DoesNotFit) => Exit::State,
         ClientError::Api(_) => Exit::Refused,
         ClientError::NoSocket { .. }
         | ClientError::NotListening { .. }

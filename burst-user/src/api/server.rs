@@ -15,12 +15,17 @@ use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::change::{Plan, PlanRequest, ReloadRequest, ReloadResponse};
 use super::error::{ApiError, Code};
 use super::socket::Socket;
-use super::types::{BypassRequest, BypassResponse, Health, OverrideRequest, OverrideResponse, Status};
+use super::types::{BypassRequest, BypassResponse, Health, OverrideRequest, OverrideResponse, Running, Status};
 
 /// Largest body of a request in bytes.
 const BODY: usize = 16 * 1024;
+/// The same of one that holds a configuration.
+const CONFIGURATION: usize = 4 << 20;
+/// How long a request waits for another configuration to be taken over: programs are loaded for every device.
+const LOADING: Duration = Duration::from_secs(60);
 /// How long a request waits for the task that decides, which answers within a tick.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long open connections get to finish when the server stops.
@@ -73,6 +78,29 @@ pub enum Command {
         /// Where the answer goes.
         reply: Reply<BypassResponse>,
     },
+    /// Asks what a reload with another configuration would change.
+    Plan {
+        /// Which.
+        request: PlanRequest,
+        /// Where the answer goes.
+        reply: Reply<Plan>,
+    },
+    /// Has the configuration read anew.
+    Reload {
+        /// Whether it is to be confirmed.
+        request: ReloadRequest,
+        /// Who asks.
+        peer: Peer,
+        /// Where the answer goes, when it runs or cannot.
+        reply: Reply<ReloadResponse>,
+    },
+    /// Confirms the last reload.
+    Confirm {
+        /// Who does.
+        peer: Peer,
+        /// Where the answer goes.
+        reply: Reply<Running>,
+    },
 }
 
 #[derive(Clone)]
@@ -124,6 +152,9 @@ fn router(core: Core) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/classes/{class}/override", put(order).delete(withdraw))
         .route("/v1/bypass", post(bypass))
+        .route("/v1/plan", post(plan).layer(DefaultBodyLimit::max(CONFIGURATION)))
+        .route("/v1/reload", post(reload))
+        .route("/v1/confirm", post(confirm))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
@@ -176,8 +207,39 @@ async fn bypass(
     ask(&core, |reply| Command::Bypass { request, peer, reply }).await
 }
 
+async fn plan(
+    State(core): State<Core>,
+    body: Result<Json<PlanRequest>, JsonRejection>,
+) -> Result<Json<Plan>, ApiError> {
+    let Json(request) = body.map_err(|rejection| bad_body(&rejection, r#"{"text": "version = 1 …"}"#))?;
+    ask(&core, |reply| Command::Plan { request, reply }).await
+}
+
+async fn reload(
+    State(core): State<Core>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<ReloadRequest>, JsonRejection>,
+) -> Result<Json<ReloadResponse>, ApiError> {
+    let peer = known(&caller)?;
+    let Json(request) = body.map_err(|rejection| bad_body(&rejection, r#"{"confirm_s": 300}"#))?;
+    if request.confirm_s.is_some_and(|seconds| !(1..=ReloadRequest::LONGEST_S).contains(&seconds)) {
+        let fix = "give a time between 1 s and 86400 s (a day)";
+        return Err(ApiError::new(Code::BadValue, "confirm_s is out of its range", fix));
+    }
+    ask_for(LOADING, &core, |reply| Command::Reload { request, peer, reply }).await
+}
+
+async fn confirm(
+    State(core): State<Core>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Result<Json<Running>, ApiError> {
+    let peer = known(&caller)?;
+    ask(&core, |reply| Command::Confirm { peer, reply }).await
+}
+
 async fn not_found(uri: Uri) -> ApiError {
-    let fix = "paths: /v1/health, /v1/status, /v1/classes/{class}/override, /v1/bypass";
+    let fix =
+        "paths: /v1/health, /v1/status, /v1/classes/{class}/override, /v1/bypass, /v1/plan, /v1/reload, /v1/confirm";
     ApiError::new(Code::NotFound, format!("there is no {}", uri.path()), fix)
 }
 
@@ -203,20 +265,28 @@ const ORDER: &str = r#"{"offsite": 0.4, "for_s": 1800, "reason": "why"}"#;
 fn bad_body(rejection: &JsonRejection, example: &str) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         let fix = "send nothing but the fields of the request";
-        return ApiError::new(Code::BodyTooLarge, format!("the body is larger than {BODY} bytes"), fix);
+        return ApiError::new(Code::BodyTooLarge, "the body is larger than any request is", fix);
     }
     let fix = format!("send Content-Type: application/json and {example}");
     ApiError::new(Code::BadJson, rejection.body_text(), fix)
 }
 
 async fn ask<T>(core: &Core, command: impl FnOnce(Reply<T>) -> Command) -> Result<Json<T>, ApiError> {
+    ask_for(PATIENCE, core, command).await
+}
+
+async fn ask_for<T>(
+    patience: Duration,
+    core: &Core,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<Json<T>, ApiError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
         core.commands.send(command(reply)).await.ok()?;
         answer.await.ok()
     };
     let unavailable = |message: &str, fix| ApiError::new(Code::Unavailable, message, fix);
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(patience, exchange).await {
         Ok(Some(answer)) => answer.map(Json),
         Ok(None) => Err(unavailable("the daemon is stopping", "try again when it runs")),
         Err(_) => {

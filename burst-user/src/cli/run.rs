@@ -58,7 +58,7 @@ pub async fn run(args: &RunArgs, socket: Option<&Path>) -> Result<(), Failure> {
         pin_dir = %edge.pin_dir.display(),
         "starting"
     );
-    Ok(daemon::run(&loaded.config).await?)
+    Ok(daemon::run(&args.config, loaded).await?)
 }
 
 /// The capabilities of this process.

@@ -5,7 +5,7 @@ use super::Core;
 use crate::api::types::{BypassRequest, BypassResponse};
 use crate::api::{ApiError, Code, Peer};
 
-impl Core<'_> {
+impl Core {
     /// Turns it on or off.
     pub(super) fn bypass(&mut self, request: BypassRequest, peer: Peer) -> Result<BypassResponse, ApiError> {
         let (uid, pid) = (peer.uid, peer.pid);

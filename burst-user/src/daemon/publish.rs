@@ -4,10 +4,12 @@
 //! other way round. A slot is one store.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use burst_common::endpoint::Endpoint;
 use burst_common::gateway::Vlan;
+use burst_common::hash;
 use burst_common::link::Link as LinkRow;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
@@ -21,7 +23,7 @@ use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
-use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan, give_back_memory};
+use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::Compiled;
 use crate::policy::ids::{Ids, endpoint_key};
@@ -38,9 +40,9 @@ const EPOCH: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The owner of the maps.
-pub(super) struct Publisher<'a> {
-    config: &'a Config,
-    plan: Plan<'a>,
+pub(super) struct Publisher {
+    config: Arc<Config>,
+    object: &'static [u8],
     installation: Installation,
     compiled: Compiled,
     /// Per class of the configuration: its id, and the ids of its endpoints in the order of the tiers.
@@ -64,14 +66,14 @@ pub(super) struct Publisher<'a> {
     vlans: Option<Vec<(u32, Vlan)>>,
 }
 
-impl<'a> Publisher<'a> {
+impl Publisher {
     pub(super) fn new(
-        config: &'a Config,
-        plan: Plan<'a>,
+        config: &Arc<Config>,
+        object: &'static [u8],
         installation: Installation,
         compiled: Compiled,
         ids: &Ids,
-        seed: u64,
+        now: Duration,
     ) -> Result<Self, Error> {
         let mut installation = installation;
         let classes: Vec<_> = config
@@ -87,7 +89,8 @@ impl<'a> Publisher<'a> {
         let groups: Vec<_> =
             config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
         let maps = &installation.maps;
-        let mut table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        let seed = hash::seed(&config.edge.seed);
+        let mut table = Table::adopt(now, seed, &groups, |index| maps.slot(index as usize).word());
         adopt(config, &compiled, &mut table, &mut installation.maps)?;
         let maps = &installation.maps;
         let control = maps.control();
@@ -97,8 +100,8 @@ impl<'a> Publisher<'a> {
             .map(|(id, _): &(u8, Vec<EndpointId>)| counters.get(usize::from(*id), Note::PinRefused.number()).packets);
         let count = config.classes.len();
         Ok(Self {
-            config,
-            plan,
+            config: Arc::clone(config),
+            object,
             compiled,
             links: ids.links.clone(),
             table,
@@ -106,7 +109,7 @@ impl<'a> Publisher<'a> {
             published: vec![Vec::new(); count],
             attached: Vec::new(),
             trouble: None,
-            epoch: (control.epoch, Duration::ZERO),
+            epoch: (control.epoch, now),
             swept: None,
             refused: refused.collect(),
             pins: BTreeMap::new(),
@@ -115,6 +118,11 @@ impl<'a> Publisher<'a> {
             classes,
             installation,
         })
+    }
+
+    /// What holds the maps.
+    pub(super) fn installation(&self) -> &Installation {
+        &self.installation
     }
 
     /// The maps, to read.
@@ -192,12 +200,19 @@ impl<'a> Publisher<'a> {
             .collect()
     }
 
+    /// Attaches in place of the programs of another configuration.
+    pub(super) fn attach_in_place_of(&mut self, former: &Self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
+        let _ = former;
+        self.attach(net)
+    }
+
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
-        let devices = start::devices(self.config, &self.links, net);
-        let done = self.installation.attach(&self.plan, &self.compiled, &devices);
+        let devices = start::devices(&self.config, &self.links, net);
+        let plan = start::plan(&self.config, self.object);
+        let done = self.installation.attach(&plan, &self.compiled, &devices);
         let (attached, mut instances) = done.inspect_err(|_| give_back_memory())?;
-        if self.plan.trace {
+        if plan.trace {
             self.trace.follow(&mut instances);
         }
         drop(instances);
@@ -210,7 +225,7 @@ impl<'a> Publisher<'a> {
     /// attached to is tried again: all others go on meanwhile.
     pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
         self.follow_links(net);
-        let devices = start::devices(self.config, &self.links, net);
+        let devices = start::devices(&self.config, &self.links, net);
         if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex, device.mac))) {
             self.trouble = None;
             return;
@@ -321,7 +336,8 @@ impl<'a> Publisher<'a> {
     /// Returns how many words were stored.
     pub(super) fn publish(&mut self, now: Duration, decision: &Decision) -> usize {
         let mut words = 0;
-        for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
+        let config = Arc::clone(&self.config);
+        for (index, (class, decided)) in config.classes.iter().zip(&decision.classes).enumerate() {
             let Some(burst) = &class.burst else { continue };
             let mut weights = vec![decided.local];
             weights.extend(&decided.weights);

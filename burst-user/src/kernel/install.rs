@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::ProgramFd;
 use burst_common::limits::DEVICE_LINKS;
@@ -86,7 +87,7 @@ pub struct Installation {
     /// Whether programs of traffic control are links.
     tcx: bool,
     /// Held as long as the maps are written.
-    _lock: fs::File,
+    lock: Arc<fs::File>,
 }
 
 /// Opens the pinned state, or makes it.
@@ -96,6 +97,19 @@ pub struct Installation {
 pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> {
     bpffs::prepare(plan.pin_dir)?;
     let lock = bpffs::lock(plan.pin_dir)?;
+    open(plan, seed, Arc::new(lock))
+}
+
+/// Opens the pinned state once more, in the same process: the lock stays where it is.
+///
+/// # Errors
+/// As [`install`].
+pub fn reinstall(plan: &Plan<'_>, seed: u64, former: &Installation) -> Result<Installation, KernelError> {
+    bpffs::prepare(plan.pin_dir)?;
+    open(plan, seed, Arc::clone(&former.lock))
+}
+
+fn open(plan: &Plan<'_>, seed: u64, lock: Arc<fs::File>) -> Result<Installation, KernelError> {
     let maps_dir = maps_dir(plan.pin_dir);
     let cpus = super::cpus()?;
     // What another version made is refused before anything is made beside it.
@@ -126,7 +140,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             false
         }
     };
-    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, tcx: attach::has_tcx(), _lock: lock })
+    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, tcx: attach::has_tcx(), lock })
 }
 
 /// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.

@@ -344,14 +344,7 @@ impl Maps {
         let mut meta = self.meta()?;
         for &(id, name, shape) in classes {
             if ![0, shape].contains(&meta.shape(id)) {
-                return Err(KernelError::new(
-                    Kind::State,
-                    format!(
-                        "class `{name}`: `slots` or `affinity` differ from those its running flows were placed by: every \
-                         flow would move"
-                    ),
-                    "restore the former values, or drain, `burst detach` and start anew",
-                ));
+                return Err(Self::other_shape(name));
             }
             meta = meta.with_shape(id, shape);
         }
@@ -376,6 +369,17 @@ impl Maps {
             0 => 0,
             shape => 32 << (shape & 7),
         })
+    }
+
+    /// That the flows of a class were placed in another way.
+    pub(crate) fn other_shape(class: &str) -> KernelError {
+        KernelError::new(
+            Kind::State,
+            format!(
+                "class `{class}`: `slots` or `affinity` differ from those its running flows were placed by: every flow would move"
+            ),
+            "restore the former values, or drain, `burst detach` and start anew",
+        )
     }
 
     /// The mode under which the slots were filled ([`Meta::mode`]).
