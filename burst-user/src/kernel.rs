@@ -25,7 +25,7 @@ pub use bypass::{Bypass, Standing};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
 pub use events::Events;
-pub use install::{Device, Installation, Plan, detach, install, reinstall};
+pub use install::{Device, Installation, Keep, Plan, detach, install, reinstall};
 pub use load::{Instance, Told, load};
 pub use mapped::Mapped;
 pub use maps::{ClassCounters, Maps};

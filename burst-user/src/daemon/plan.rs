@@ -81,6 +81,11 @@ pub(super) fn breaks(
         }
     }
     for class in away() {
+        let now = new.classes.iter().find(|new| same(new, class));
+        for rule in now.into_iter().flat_map(|now| &now.rules).filter(|rule| !class.rules.contains(rule)) {
+            let rule = rule_text(rule);
+            found.push(format!("rule of {} ({rule}) comes: connections it matches that are local now break as far as their slots send offsite", class.name));
+        }
         let Some(now) = new.classes.iter().find(|new| same(new, class)) else { continue };
         for rule in class.rules.iter().filter(|rule| !now.rules.contains(rule)) {
             let rule = rule_text(rule);
@@ -282,4 +287,120 @@ fn rule_by(rule: &Rule, most: usize) -> String {
         parts.push(format!("ports {}", list(rule.ports.iter().map(range).collect())));
     }
     if parts.is_empty() { "everything".to_owned() } else { parts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(keep: &str, promo: &str, rest: &str) -> Config {
+        let text = format!(
+            r#"
+            version = 1
+            edge = {{ name = "a", client = ["eth0"], seed = "s" }}
+            link = [
+              {{ name = "dx-1", device = "eth1", next_hop = "10.64.0.1" }},
+              {{ name = "dx-2", device = "eth2", next_hop = "10.64.1.1" }},
+            ]
+            [class.payment]
+            keep = true
+            match = [{{ dst = ["203.0.113.10"], proto = "tcp", ports = [443] }}, {keep}]
+            [class.promo]
+            match = [{{ dst = ["203.0.113.20"], proto = "tcp", ports = [443] }}, {promo}]
+            when_full = "local"
+            local = {{ capacity = "1k flows/s" }}
+            [[class.promo.tier]]
+            name = "reserved"
+            mode = "dnat"
+            endpoints = ["10.20.0.10"]
+            links = ["dx-1"]
+            capacity = "1k flows/s"
+            {rest}
+            "#
+        );
+        crate::config::parse(&text, "test").unwrap_or_else(|refused| panic!("{refused}")).config
+    }
+
+    const SECOND: &str = r#"
+            [[class.promo.tier]]
+            name = "second"
+            mode = "dnat"
+            endpoints = ["10.20.0.11"]
+            links = ["dx-2"]
+            capacity = "1k flows/s"
+    "#;
+
+    fn told(former: &Config, new: &Config) -> Vec<String> {
+        let sign = |how| match how {
+            How::Added => '+',
+            How::Removed => '-',
+            How::Changed => '~',
+        };
+        let line = |change: Change| format!("{}{} {}", sign(change.how), change.what, change.name);
+        changes(former, new).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_change_is_told_once_and_nothing_else() {
+        let base = config("", "", "");
+        assert_eq!(told(&base, &base), [""; 0]);
+        let rule = r#"{ src = ["192.0.2.0/24"] }"#;
+        assert_eq!(told(&base, &config(rule, "", "")), ["+rule payment: src 192.0.2.0/24"]);
+        assert_eq!(told(&config(rule, "", ""), &base), ["-rule payment: src 192.0.2.0/24"]);
+        let more = config("", "", SECOND);
+        let added = ["~class promo", "+tier promo/second", "+endpoint promo/second/10.20.0.11"];
+        assert_eq!(told(&base, &more), added);
+        let mut other = base.clone();
+        other.edge.tick *= 2;
+        other.links[1].mtu = 9000;
+        assert_eq!(told(&base, &other), ["~edge tick", "~link dx-2"]);
+        assert!(changes(&base, &other)[0].text.contains("250ms → 500ms"), "{:?}", changes(&base, &other));
+    }
+
+    #[test]
+    fn what_breaks_is_said_only_where_something_is_placed() {
+        let base = config("", "", SECOND);
+        let here = r#"{ dst = ["203.0.113.0/24"], src = ["192.0.2.0/24"], proto = "tcp", ports = ["400-500"] }"#;
+        let elsewhere = r#"{ dst = ["203.0.113.0/24"], proto = "udp", ports = [443] }"#;
+        let other = r#"{ dst = ["203.0.113.21"], proto = "tcp", ports = [443] }"#;
+        let mut kept = base.clone();
+        kept.classes[1].burst = None;
+        let mut unplugged = config("", "", "");
+        unplugged.links.pop();
+        for (former, new, said) in [
+            (
+                &base,
+                &config(here, "", SECOND),
+                Some(
+                    "rule of payment (dst 203.0.113.0/24, src 192.0.2.0/24, tcp, ports 400-500): flows of promo that it keeps",
+                ),
+            ),
+            (&base, &config(elsewhere, "", SECOND), None),
+            (&base, &config("", other, SECOND), Some("rule of promo (dst 203.0.113.21, tcp, ports 443) comes")),
+            (&config("", other, SECOND), &base, Some("rule of promo (dst 203.0.113.21, tcp, ports 443) goes")),
+            (&base, &kept, Some("flows of promo that it keeps")),
+            // Its line stays: what is placed there is served on.
+            (&base, &config("", "", ""), None),
+            (
+                &base,
+                &unplugged,
+                Some("a device of the links of second loses its program: flows at promo/second/10.20.0.11"),
+            ),
+        ] {
+            let found = breaks(former, new, &|_| true, &|_| true);
+            assert_eq!(found.len(), usize::from(said.is_some()), "{said:?}: {found:?}");
+            assert!(said.is_none_or(|said| found[0].contains(said)), "{said:?}: {found:?}");
+            assert_eq!(breaks(former, new, &|_| false, &|_| false), [""; 0], "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_running_daemon_cannot_change_is_refused() {
+        let base = config("", "", "");
+        assert_eq!(fixed(&base, &base), []);
+        let mut other = base.clone();
+        (other.edge.seed, other.edge.xdp) = ("t".into(), XdpMode::Generic);
+        (other.edge.socket, other.edge.pin_dir) = ("/run/other".into(), "/run/pins".into());
+        assert_eq!(fixed(&base, &other).len(), 4, "{:?}", fixed(&base, &other));
+    }
 }

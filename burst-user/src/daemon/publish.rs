@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use burst_common::endpoint::Endpoint;
+use burst_common::endpoint::{Endpoint, link_at};
 use burst_common::gateway::Vlan;
 use burst_common::hash;
+use burst_common::limits::ENDPOINT_LINKS;
 use burst_common::link::Link as LinkRow;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
@@ -23,9 +24,9 @@ use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
-use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, give_back_memory};
+use crate::kernel::{Attachment, Events, Installation, Keep, KernelError, Maps, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
-use crate::policy::compile::Compiled;
+use crate::policy::compile::{Compiled, CompiledEndpoint, guard_of_both};
 use crate::policy::ids::{Ids, endpoint_key};
 use crate::slots::{Candidate, Group, GroupId, Sweep, Table, Write, assign, key, space};
 
@@ -45,6 +46,8 @@ pub(super) struct Publisher {
     object: &'static [u8],
     installation: Installation,
     compiled: Compiled,
+    /// Endpoints of former configurations of this process, whose flows may live.
+    former: Vec<CompiledEndpoint>,
     /// Per class of the configuration: its id, and the ids of its endpoints in the order of the tiers.
     classes: Vec<(u8, Vec<EndpointId>)>,
     links: BTreeMap<String, u8>,
@@ -103,6 +106,7 @@ impl Publisher {
             config: Arc::clone(config),
             object,
             compiled,
+            former: Vec::new(),
             links: ids.links.clone(),
             table,
             seed,
@@ -200,17 +204,36 @@ impl Publisher {
             .collect()
     }
 
-    /// Attaches in place of the programs of another configuration.
+    /// Takes over from a publisher of a former configuration what this one says nothing of: endpoints whose flows may live. They
+    /// go on by those of their links that are left.
+    pub(super) fn remember(&mut self, former: &Self) {
+        let known = |endpoint: &&CompiledEndpoint| self.compiled.endpoints.iter().all(|now| now.id != endpoint.id);
+        self.former = former.compiled.endpoints.iter().chain(&former.former).filter(known).cloned().collect();
+    }
+
+    /// Attaches in place of the programs of another configuration: sentinels know what both keep until the last is replaced.
     pub(super) fn attach_in_place_of(&mut self, former: &Self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
-        let _ = former;
-        self.attach(net)
+        let both = guard_of_both(&former.config, &self.config).map(|(guard, large)| Keep { guard, large });
+        if both.is_none() {
+            tracing::warn!(
+                "both configurations keep more than 64 rules: sentinels know those of the new one alone meanwhile"
+            );
+        }
+        self.attach_by(net, both.as_ref())
     }
 
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
+        self.attach_by(net, None)
+    }
+
+    fn attach_by(&mut self, net: &NetState, both: Option<&Keep>) -> Result<Vec<Attachment>, KernelError> {
         let devices = start::devices(&self.config, &self.links, net);
         let plan = start::plan(&self.config, self.object);
-        let done = self.installation.attach(&plan, &self.compiled, &devices);
+        let done = match both {
+            None => self.installation.attach(&plan, &self.compiled, &devices),
+            Some(both) => self.installation.attach_in_place(&plan, &self.compiled, &devices, both),
+        };
         let (attached, mut instances) = done.inspect_err(|_| give_back_memory())?;
         if plan.trace {
             self.trace.follow(&mut instances);
@@ -270,11 +293,14 @@ impl Publisher {
             let state = self.config.links.iter().zip(&net.links).find(|(link, _)| self.link_id(&link.name) == id);
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
-        for endpoint in &self.compiled.endpoints {
-            let carries =
-                |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
-            let row = links::reach(endpoint, carries, mtu);
+        for endpoint in self.compiled.endpoints.iter().chain(&self.former) {
             let former = maps.endpoint(endpoint.id);
+            let carries = |id| match net.links.iter().find(|link| self.link_id(&link.name) == id) {
+                Some(link) => links::carries(link, endpoint),
+                // A link that went with its endpoint: nobody says what became of it.
+                None => (0..ENDPOINT_LINKS).any(|place| link_at(former.links, place) == id),
+            };
+            let row = links::reach(endpoint, carries, mtu);
             if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);
             } else if former.links != row.links {

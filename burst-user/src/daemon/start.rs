@@ -216,6 +216,7 @@ fn take_over(
     installation.maps.set_names(&ids.writes)?;
     let adopted = installation.adopted;
     let mut publisher = Publisher::new(config, object::get()?, installation, compiled, &ids, now)?;
+    former.into_iter().for_each(|former| publisher.remember(former));
     publisher.follow_links(net);
     let begun = super::clock();
     let attached = match former {
