@@ -24,12 +24,9 @@ pub(super) fn adopt(config: &Config, compiled: &Compiled, table: &mut Table, map
 /// In shadow every flow is local, wherever the slots say: a change of the mode is a change of where flows are.
 fn mode(config: &Config, table: &mut Table, maps: &mut Maps) -> Result<(), KernelError> {
     let wanted = if config.edge.shadow { MODE_SHADOW } else { MODE_ACTIVE };
-    match (maps.mode()?, wanted) {
-        (MODE_SHADOW, MODE_ACTIVE) => {
-            tracing::info!("shadow before, active now: all flows are local, and all slots begin so");
-            forget(table, maps)?;
-        }
-        _ => {}
+    if (maps.mode()?, wanted) == (MODE_SHADOW, MODE_ACTIVE) {
+        tracing::info!("shadow before, active now: all flows are local, and all slots begin so");
+        forget(table, maps)?;
     }
     maps.set_mode(wanted)
 }

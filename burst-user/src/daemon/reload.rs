@@ -21,7 +21,7 @@ use crate::api::{ApiError, Code, Peer, Reply};
 use crate::config::model::Config;
 use crate::config::{self, ConfigError, Loaded};
 use crate::decide::Decision;
-use crate::kernel::KernelError;
+use crate::kernel::{Events, KernelError};
 use crate::netlink::Watch;
 use crate::policy::compile::compile;
 use crate::policy::ids::{Ids, Names, endpoint_key};
@@ -309,8 +309,13 @@ impl Core {
     /// Puts a configuration in the place of the one that runs, or leaves that where it is.
     fn swap(&mut self, now: Duration, new: &Version, watch: &Watch, current: &Watch) -> Result<(), Error> {
         let net = start::with_forwarding(&new.config, &watch.state().borrow());
-        match start::reopen(&new.config, &net, &self.publisher, now) {
-            Ok(publisher) => self.publisher = publisher,
+        let opened = start::reopen(&new.config, &net, &self.publisher, now);
+        match opened.and_then(|publisher| Ok((publisher.events()?, publisher))) {
+            Ok((ring, publisher)) => {
+                self.publisher = publisher;
+                self.follow_configuration(&new.config, ring, watch);
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(%error, "the new configuration failed midway: going back to the former one");
                 let net = start::with_forwarding(&self.config, &current.state().borrow());
@@ -322,14 +327,13 @@ impl Core {
                          what is wrong is mended"
                     ),
                 }
-                return Err(error);
+                Err(error)
             }
         }
-        self.follow_configuration(&new.config, watch)
     }
 
     /// Everything but maps and programs: what was learned and ordered stays with classes of the same name.
-    fn follow_configuration(&mut self, new: &Arc<Config>, watch: &Watch) -> Result<(), Error> {
+    fn follow_configuration(&mut self, new: &Arc<Config>, ring: Events, watch: &Watch) {
         let former = std::mem::replace(&mut self.config, Arc::clone(new));
         let place = |name: &str| former.classes.iter().position(|class| class.name == name);
         self.controller = self.controller.with(&former, new);
@@ -354,11 +358,9 @@ impl Core {
         }
         self.orders = kept;
         self.sources = crate::observe::spawn(&new.classes, &self.stopped);
-        self.events =
-            events::read(self.publisher.events()?, self.publisher.link_names(), watch.state(), self.events.seen());
+        self.events = events::read(ring, self.publisher.link_names(), watch.state(), self.events.seen());
         self.meter = super::observe::Meter::default();
         (self.decision, self.net) = (Decision::default(), None);
-        Ok(())
     }
 }
 

@@ -101,7 +101,13 @@ fn status() -> Status {
         edge: "edge-a1".into(),
         mode: Mode::Active,
         bypass: false,
-        config: Default::default(),
+        config: Running {
+            file: "/etc/burst/burst.toml".into(),
+            hash: "9c1d0f4a77e21b35".into(),
+            generation: 2,
+            loaded_s: 720.0,
+            ..Running::default()
+        },
         pid: 4711,
         uptime_s: 7500.4,
         classes: vec![
@@ -128,6 +134,7 @@ fn status() -> Status {
 fn a_whole_status() {
     let expected = "\
 edge edge-a1 · active · up 2h 5m · burst 0.1.0 · pid 4711
+configuration /etc/burst/burst.toml · 9c1d0f4a77e21b35 · number 2 · loaded 12m ago
 
 class payment · kept on premises
   REASON  PACKETS    BYTES  OPENERS
@@ -206,6 +213,7 @@ fn what_is_unusual_is_said() {
     };
     let expected = "\
 edge edge-a1 · shadow (nothing is shifted) · up 2h 5m · burst 0.1.0 · pid 4711
+configuration /etc/burst/burst.toml · 9c1d0f4a77e21b35 · number 2 · loaded 12m ago
 warning: the slot table is not published
 
 class promo · 12.3k new flows/s · 2048 slots, 12 in transition, 3 keep pins · 55 flows pinned
