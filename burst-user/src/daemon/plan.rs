@@ -362,7 +362,7 @@ mod tests {
         let base = config("", "", SECOND);
         let here = r#"{ dst = ["203.0.113.0/24"], src = ["192.0.2.0/24"], proto = "tcp", ports = ["400-500"] }"#;
         let elsewhere = r#"{ dst = ["203.0.113.0/24"], proto = "udp", ports = [443] }"#;
-        let other = r#"{ dst = ["203.0.113.21"], proto = "tcp", ports = [443] }"#;
+        let other = r#"{ dst = ["203.0.113.20"], proto = "tcp", ports = [80] }"#;
         let mut kept = base.clone();
         kept.classes[1].burst = None;
         let mut unplugged = config("", "", "");
@@ -376,8 +376,8 @@ mod tests {
                 ),
             ),
             (&base, &config(elsewhere, "", SECOND), None),
-            (&base, &config("", other, SECOND), Some("rule of promo (dst 203.0.113.21, tcp, ports 443) comes")),
-            (&config("", other, SECOND), &base, Some("rule of promo (dst 203.0.113.21, tcp, ports 443) goes")),
+            (&base, &config("", other, SECOND), Some("rule of promo (dst 203.0.113.20/32, tcp, ports 80) comes")),
+            (&config("", other, SECOND), &base, Some("rule of promo (dst 203.0.113.20/32, tcp, ports 80) goes")),
             (&base, &kept, Some("flows of promo that it keeps")),
             // Its line stays: what is placed there is served on.
             (&base, &config("", "", ""), None),
