@@ -4,10 +4,13 @@
 //! failed goes to standard error in the same form.
 
 pub mod ask;
+pub mod bypass;
 pub mod check;
 pub mod explain;
 pub mod logging;
 pub mod order;
+pub mod plan;
+pub mod reload;
 pub mod render;
 pub mod replay;
 pub mod run;
@@ -78,6 +81,18 @@ pub enum Command {
     /// Set by hand what share of a class leaves, for a time; or end that. An order ends with the daemon.
     #[command(after_help = TABLE)]
     Override(order::OrderArgs),
+    /// Say what a reload would change, what it would break, and why it would be refused. Changes nothing.
+    #[command(after_help = TABLE)]
+    Plan(plan::PlanArgs),
+    /// Have the daemon read its configuration anew: a wrong one, or one that does not fit, changes nothing.
+    #[command(after_help = TABLE)]
+    Reload(reload::ReloadArgs),
+    /// Keep what `burst reload --confirm TIME` loaded.
+    #[command(after_help = TABLE)]
+    Confirm(reload::ConfirmArgs),
+    /// Let everything pass, or end that, within a second and without a daemon, too: connections in the cloud break.
+    #[command(after_help = TABLE)]
+    Bypass(bypass::BypassArgs),
     /// Remove all that is burst's from this host: traffic goes on without it, but flows that are in the cloud break.
     #[command(after_help = TABLE)]
     Detach(run::DetachArgs),
@@ -116,6 +131,13 @@ fn dispatch(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Replay(args) => replay::replay(&args, global.json),
         Command::Status(args) => block_on(status::status(&client(args.config.as_deref())?, global.json)),
         Command::Override(args) => block_on(order::order(&client(args.config.as_deref())?, &args, global.json)),
+        Command::Plan(args) => block_on(plan::plan(&args, said, global.json)),
+        Command::Reload(args) => {
+            let client = Client::new(socket(said, args.config.as_deref())?, reload::LOADING);
+            block_on(reload::reload(&client, &args, global.json))
+        }
+        Command::Confirm(args) => block_on(reload::confirm(&client(args.config.as_deref())?, global.json)),
+        Command::Bypass(args) => block_on(bypass::bypass(&args, said, global.json)),
         Command::Detach(args) => block_on(run::detach(&args, said.unwrap_or(Path::new(SOCKET)), global.json)),
     }
 }

@@ -28,6 +28,8 @@ pub struct Loaded {
     pub config: Config,
     /// What this version does not act on; no errors.
     pub warnings: Diagnostics,
+    /// A short mark of its text: the same text has the same, on every host.
+    pub mark: String,
 }
 
 /// Why a file is not a configuration that can be run.
@@ -81,7 +83,10 @@ pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Diagnostics> {
         _ => None,
     };
     match config {
-        Some(config) if !sink.failed() => Ok(Loaded { config, warnings: refuse(sink.into_list()) }),
+        Some(config) if !sink.failed() => {
+            let mark = format!("{:016x}", burst_common::hash::seed(text));
+            Ok(Loaded { config, warnings: refuse(sink.into_list()), mark })
+        }
         _ => Err(refuse(sink.into_list())),
     }
 }

@@ -5,11 +5,15 @@
 
 mod admission;
 mod adopt;
+mod bypass;
 mod error;
 mod events;
+mod fits;
 mod links;
 mod observe;
+mod plan;
 mod publish;
+mod reload;
 mod returns;
 mod start;
 mod status;
@@ -19,6 +23,7 @@ mod warnings;
 mod weights;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,16 +33,19 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::api::types::{self, OverrideRequest, OverrideResponse, Status};
 use crate::api::{self, ApiError, Command, Peer};
+use crate::config::Loaded;
 use crate::config::model::{Config, OnExit};
 use crate::decide::{Controller, Decision, Override as Forced};
 use crate::netlink::{NetState, Watch};
 use crate::observe::Sources;
 
+pub(crate) use bypass::since_boot_s;
 pub use error::Error;
 use events::Reader;
 pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
 use observe::Meter;
 use publish::Publisher;
+use reload::{Stopped, Version, Versions};
 pub(crate) use start::devices;
 use tell::Told;
 pub(crate) use weights::of_family;
@@ -63,7 +71,9 @@ struct Order {
 /// # Errors
 /// When something it cannot do without is missing at the start, or the kernel cannot be followed any more. Then traffic
 /// goes on as it was, under what is pinned.
-pub async fn run(config: &Config) -> Result<(), Error> {
+pub async fn run(file: &Path, loaded: Loaded) -> Result<(), Error> {
+    let version = Version::from(loaded);
+    let config = &version.config;
     // The socket first: of two daemons, the second must not touch a map.
     let socket = api::Socket::bind(&config.edge.socket)?;
     let watch = start::follow_kernel(config).await?;
@@ -71,8 +81,9 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
-    let events = events::read(publisher.events()?, publisher.link_names(), watch.state());
-    let mut core = Core::new(config, publisher, sources, events);
+    let events = events::read(publisher.events()?, publisher.link_names(), watch.state(), events::Seen::default());
+    let versions = Versions::new(file, version.mark.clone());
+    let mut core = Core::new(Arc::clone(config), publisher, (sources, events), (versions, stopped.clone()));
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
@@ -85,7 +96,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         tracing::error!(%error, "the API ended badly");
     }
     core.tell_what_stays();
-    let Core { publisher, .. } = core;
+    let Core { publisher, config, .. } = core;
     publisher.leave();
     match config.edge.on_exit {
         _ if result.is_err() => {}
@@ -118,9 +129,9 @@ fn clock() -> Instant {
 }
 
 /// What the loop owns.
-struct Core<'a> {
-    config: &'a Config,
-    publisher: Publisher<'a>,
+struct Core {
+    config: Arc<Config>,
+    publisher: Publisher,
     sources: Sources,
     controller: Controller,
     meter: Meter,
@@ -131,14 +142,24 @@ struct Core<'a> {
     events: Reader,
     /// Per class of the configuration: what was told of it.
     told: Vec<Told>,
+    /// Whether the bypass was on when it was looked at last.
+    bypass: bool,
+    versions: Versions,
+    /// What tasks are told to stop by.
+    stopped: Stopped,
     started: Instant,
     /// When the last round began.
     ticked: Instant,
 }
 
-impl<'a> Core<'a> {
-    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources, events: Reader) -> Self {
-        let mut controller = Controller::new(config);
+impl Core {
+    fn new(
+        config: Arc<Config>,
+        publisher: Publisher,
+        (sources, events): (Sources, Reader),
+        (versions, stopped): (Versions, Stopped),
+    ) -> Self {
+        let mut controller = Controller::new(&config);
         let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
             controller.resume(class, local, None);
@@ -155,6 +176,9 @@ impl<'a> Core<'a> {
             net: None,
             events,
             told,
+            bypass: false,
+            versions,
+            stopped,
             started: clock(),
             ticked: clock(),
         }
@@ -167,11 +191,10 @@ impl<'a> Core<'a> {
         status: &watch::Sender<Arc<Status>>,
     ) -> Result<(), Error> {
         let mut net = watch.state();
-        let mut ticks = interval(self.config.edge.tick);
-        // After a late tick a whole period again: a rate over less is noise.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = self.ticks();
         let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
         let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+        let mut hup = signal(SignalKind::hangup()).map_err(Error::Signal)?;
         start::ready();
         loop {
             // In this order: what breaks flows first, what changes shares next.
@@ -189,6 +212,15 @@ impl<'a> Core<'a> {
                     let state = net.borrow_and_update().clone();
                     status.send_replace(Arc::new(self.between(&state, &mut ticks)));
                 }
+                _ = hup.recv() => self.reload_by_signal(),
+                prepared = self.versions.prepared() => {
+                    if let Some(new) = self.take_over(prepared, &watch) {
+                        (net, watch) = (new.state(), new);
+                        ticks = self.ticks();
+                    }
+                    let state = net.borrow_and_update().clone();
+                    status.send_replace(Arc::new(self.tick(&state)));
+                }
                 Some(command) = commands.recv() => {
                     self.obey(command);
                     let state = net.borrow().clone();
@@ -202,6 +234,13 @@ impl<'a> Core<'a> {
         }
     }
 
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.config.edge.tick);
+        // After a late tick a whole period again: a rate over less is noise.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
     /// What happens between two ticks. Links are followed at once; a decision is made early only when half a tick has
     /// passed, because a rate over less is noise, and whoever may call must not make the daemon busy.
     fn between(&mut self, net: &NetState, ticks: &mut Interval) -> Status {
@@ -210,7 +249,7 @@ impl<'a> Core<'a> {
             ticks.reset();
             return self.tick(net);
         }
-        let net = &start::with_forwarding(self.config, net);
+        let net = &start::with_forwarding(&self.config, net);
         self.follow(at - self.started, net);
         status::status(self, net, at)
     }
@@ -229,7 +268,7 @@ impl<'a> Core<'a> {
         let at = clock();
         self.ticked = at;
         let now = at - self.started;
-        let net = &start::with_forwarding(self.config, net);
+        let net = &start::with_forwarding(&self.config, net);
         self.follow(now, net);
         self.orders.retain(|&class, order| {
             let stays = order.until > now;
@@ -243,7 +282,7 @@ impl<'a> Core<'a> {
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
         let observation =
-            observe::observation(self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
+            observe::observation(&self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
         let decision = self.controller.step(now, &observation);
         // The first round knows neither demand nor load.
         let knows = self.meter.before().is_some();
@@ -265,6 +304,8 @@ impl<'a> Core<'a> {
             tracing::debug!(words, took = ?(clock() - at), "published");
         }
         self.publisher.maintain(now);
+        self.hear_of_bypass();
+        self.unconfirmed(now);
         // Last of all: a round that did not come so far renews nothing.
         self.publisher.renew();
         status::status(self, net, at)
@@ -296,6 +337,10 @@ impl<'a> Core<'a> {
                 drop(reply.send(self.order(now, &class, &request, peer)));
             }
             Command::ClearOverride { class, peer, reply } => drop(reply.send(self.withdraw(now, &class, peer))),
+            Command::Plan { request, reply } => drop(reply.send(self.plan(request))),
+            Command::Reload { request, peer, reply } => self.reload(request, peer, reply),
+            Command::Confirm { peer, reply } => drop(reply.send(self.confirm(now, peer))),
+            Command::Bypass { request, peer, reply } => drop(reply.send(self.bypass(request, peer))),
         }
     }
 

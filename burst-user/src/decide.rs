@@ -76,6 +76,21 @@ impl Controller {
         }
     }
 
+    /// This controller with another configuration: what it learned of a class, and where its share is, stays with the class of
+    /// the same name. `former` is the configuration that it has.
+    #[must_use]
+    pub fn with(&self, former: &Config, new: &Config) -> Self {
+        let class = |class: &Class| {
+            let mut state = ClassState::new(class.burst.as_ref()?, new);
+            let place = former.classes.iter().position(|old| old.name == class.name);
+            if let Some(Some(old)) = place.and_then(|place| self.classes.get(place)) {
+                state.remember(old);
+            }
+            Some(state)
+        };
+        Self { classes: new.classes.iter().map(class).collect(), last: self.last }
+    }
+
     /// One decision. `now` is monotonic time since any fixed start; a step back in time is taken as no time.
     ///
     /// A class that the observation leaves out is taken as one of which nothing was seen: no new counters, no
@@ -117,6 +132,17 @@ impl ClassState {
             capacity: Capacity::new(&burst.local),
             share: Share::default(),
             policy: burst.clone(),
+        }
+    }
+
+    /// Takes over what a state of the same class was at.
+    fn remember(&mut self, old: &Self) {
+        (self.counters, self.demand, self.local) = (old.counters, old.demand.clone(), old.local.clone());
+        self.share = old.share.clone();
+        if self.policy.local == old.policy.local {
+            (self.load, self.capacity) = (old.load.clone(), old.capacity.clone());
+        } else {
+            self.capacity.resume(old.capacity.value());
         }
     }
 

@@ -42,6 +42,8 @@ pub enum Exit {
     Damaged = 13,
     /// A file cannot be written.
     Output = 14,
+    /// Nobody said yes to what breaks connections.
+    Unconfirmed = 15,
 }
 
 /// For `--help`.
@@ -61,11 +63,12 @@ Exit codes:
   11  a capture cannot be opened or read
   12  a file is no capture, or one of packets of no use
   13  a capture breaks off within a packet: what came before it was looked at
-  14  a file cannot be written";
+  14  a file cannot be written
+  15  nobody said yes to what breaks connections";
 
 impl Exit {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::Internal,
         Self::Usage,
@@ -81,6 +84,7 @@ impl Exit {
         Self::NotACapture,
         Self::Damaged,
         Self::Output,
+        Self::Unconfirmed,
     ];
 
     /// The number.
@@ -108,6 +112,7 @@ impl Exit {
             Self::NotACapture => "not-a-capture",
             Self::Damaged => "damaged",
             Self::Output => "output",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 
@@ -200,7 +205,9 @@ fn of_client(error: &ClientError) -> Exit {
     match error {
         ClientError::Permission { .. } => Exit::Permission,
         ClientError::Api(error) if matches!(error.code, Code::Unavailable) => Exit::NotRunning,
-        ClientError::Api(error) if matches!(error.code, Code::Internal) => Exit::Internal,
+        ClientError::Api(error) if matches!(error.code, Code::Internal | Code::Failed) => Exit::Internal,
+        ClientError::Api(error) if matches!(error.code, Code::BadConfig) => Exit::Config,
+        ClientError::Api(error) if matches!(error.code, Code::DoesNotFit) => Exit::State,
         ClientError::Api(_) => Exit::Refused,
         ClientError::NoSocket { .. }
         | ClientError::NotListening { .. }

@@ -6,6 +6,7 @@
 mod alone;
 mod attach;
 mod bpffs;
+mod bypass;
 mod error;
 mod events;
 mod install;
@@ -20,10 +21,11 @@ mod sys;
 
 pub use alone::{Action, Alone, Ran};
 pub use attach::{Attached, Attachment, Hook};
+pub use bypass::{Bypass, Standing};
 pub(crate) use error::with_causes;
 pub use error::{KernelError, Kind, PRIVILEGES};
 pub use events::Events;
-pub use install::{Device, Installation, Plan, detach, install};
+pub use install::{Device, Installation, Keep, Plan, detach, install, reinstall};
 pub use load::{Instance, Told, load};
 pub use mapped::Mapped;
 pub use maps::{ClassCounters, Maps};

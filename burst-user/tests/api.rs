@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burst::api::types::{Mode, Override, OverrideRequest, OverrideResponse, Status, VERSION};
+use burst::api::change::{Plan, PlanRequest, ReloadRequest, ReloadResponse};
+use burst::api::types::{
+    BypassRequest, BypassResponse, Mode, Override, OverrideRequest, OverrideResponse, Running, Status, VERSION,
+};
 use burst::api::{ApiError, BindError, Client, ClientError, Code, Command, Peer, Socket, serve};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +26,8 @@ fn status() -> Status {
         burst: "0.1.0".into(),
         edge: "edge-a1".into(),
         mode: Mode::Active,
+        bypass: false,
+        config: Default::default(),
         pid: 4711,
         uptime_s: 1.5,
         classes: vec![],
@@ -67,6 +72,28 @@ impl Daemon {
                         (class, peer, Some(Override { offsite, reason, uid: peer.uid, remaining_s: for_s }), reply)
                     }
                     Command::ClearOverride { class, peer, reply } => (class, peer, None, reply),
+                    Command::Plan { request, reply } => {
+                        let plan = Plan { file: request.file.unwrap_or_default(), ..Plan::default() };
+                        reply.send(Ok(plan)).expect("the request waits");
+                        continue;
+                    }
+                    Command::Reload { request, peer, reply } => {
+                        noted.send(peer).expect("the test listens");
+                        let config = Running { generation: request.confirm_s.unwrap_or(0), ..Running::default() };
+                        let response = ReloadResponse { plan: Plan::default(), config };
+                        reply.send(Ok(response)).expect("the request waits");
+                        continue;
+                    }
+                    Command::Confirm { reply, .. } => {
+                        let nothing = ApiError::new(Code::NothingToConfirm, "nothing", "wait");
+                        reply.send(Err(nothing)).expect("the request waits");
+                        continue;
+                    }
+                    Command::Bypass { request, peer, reply } => {
+                        noted.send(peer).expect("the test listens");
+                        reply.send(Ok(BypassResponse { on: request.on, was: false })).expect("the request waits");
+                        continue;
+                    }
                 };
                 noted.send(peer).expect("the test listens");
                 let answer = match class.as_str() {
@@ -153,6 +180,31 @@ async fn an_order_reaches_the_task_with_its_class_values_and_giver() {
 }
 
 #[tokio::test]
+async fn bypass_reaches_the_task_with_who_asks() {
+    let mut daemon = Daemon::start();
+    let done = daemon.client().bypass(&BypassRequest { on: true, lapses_s: Some(1) }).await.expect("done");
+    assert_eq!(done, BypassResponse { on: true, was: false });
+    assert_eq!(daemon.peers.recv().await.expect("noted").uid, rustix::process::geteuid().as_raw());
+}
+
+#[tokio::test]
+async fn a_configuration_is_larger_than_an_order_and_reloads_know_who_asks() {
+    let mut daemon = Daemon::start();
+    let request = |bytes: usize| PlanRequest { text: Some("#".repeat(bytes)), file: Some("burst.toml".into()) };
+    let plan = daemon.client().plan(&request(1 << 20)).await.expect("answered");
+    assert_eq!(plan.file, "burst.toml");
+    match daemon.client().plan(&request(5 << 20)).await {
+        Err(ClientError::Api(error)) => assert_eq!(error.code, Code::BodyTooLarge),
+        // The server stops reading, and the client may see that first.
+        Err(ClientError::Broken { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let reloaded = daemon.client().reload(&ReloadRequest { confirm_s: Some(300) }).await.expect("answered");
+    assert_eq!(reloaded.config.generation, 300);
+    assert_eq!(daemon.peers.recv().await.expect("noted").uid, rustix::process::geteuid().as_raw());
+}
+
+#[tokio::test]
 async fn what_the_task_refuses_comes_back_as_it_said() {
     let daemon = Daemon::start();
     let error = |result: Result<OverrideResponse, ClientError>| match result {
@@ -181,6 +233,11 @@ async fn every_refusal_is_json_with_its_own_status() {
         ("PUT", put, r#"{"offsite":0.4,"for_s":1,"reason":"x"}"#, "HTTP/1.1 404 Not Found", Code::UnknownClass),
         ("DELETE", "/v1/classes/payment/override", "", "HTTP/1.1 409 Conflict", Code::KeepClass),
         ("DELETE", "/v1/classes/%ff/override", "", "HTTP/1.1 422 Unprocessable Entity", Code::BadValue),
+        ("POST", "/v1/bypass", r#"{"on":1}"#, "HTTP/1.1 400 Bad Request", Code::BadJson),
+        ("POST", "/v1/reload", r#"{"confirm_s":0}"#, "HTTP/1.1 422 Unprocessable Entity", Code::BadValue),
+        ("POST", "/v1/reload", r#"{"confirm_s":86401}"#, "HTTP/1.1 422 Unprocessable Entity", Code::BadValue),
+        ("POST", "/v1/confirm", "", "HTTP/1.1 409 Conflict", Code::NothingToConfirm),
+        ("GET", "/v1/bypass", "", "HTTP/1.1 405 Method Not Allowed", Code::MethodNotAllowed),
         ("POST", "/v1/status", "", "HTTP/1.1 405 Method Not Allowed", Code::MethodNotAllowed),
         ("GET", "/v2/status", "", "HTTP/1.1 404 Not Found", Code::NotFound),
     ] {

@@ -92,8 +92,13 @@ impl Daemon {
                 let (commands, mut orders) = mpsc::channel(4);
                 tokio::spawn(async move {
                     while let Some(order) = orders.recv().await {
-                        let (Order::Override { class, reply, .. } | Order::ClearOverride { class, reply, .. }) = order;
-                        reply.send(Err(ApiError::unknown_class(&class, ["promo"]))).expect("the request waits");
+                        match order {
+                            Order::Override { class, reply, .. } | Order::ClearOverride { class, reply, .. } => {
+                                reply.send(Err(ApiError::unknown_class(&class, ["promo"]))).expect("the request waits");
+                            }
+                            // As a daemon that ends in the middle of it.
+                            _ => {}
+                        }
                     }
                 });
                 let stopped = async {
@@ -127,6 +132,8 @@ fn status() -> Status {
         burst: "0.1.0".into(),
         edge: "edge-a1".into(),
         mode: Mode::Active,
+        bypass: false,
+        config: Default::default(),
         pid: 4711,
         uptime_s: 60.0,
         classes: vec![],

@@ -21,7 +21,7 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
 use burst::config::model::XdpMode;
-use burst::kernel::{self, Installation, Instance, Maps, Plan, Told};
+use burst::kernel::{self, Installation, Instance, Keep, Maps, Plan, Told};
 use burst::policy::compile::{Compiled, compile};
 use burst::policy::ids::{Ids, Names};
 use burst::{config, object};
@@ -197,6 +197,18 @@ impl Bed {
     /// # Errors
     /// When an instance is refused.
     pub fn attach(&mut self, compiled: &Compiled) -> Result<()> {
+        self.attach_by(compiled, None)
+    }
+
+    /// The same in place of another policy's programs; `both` is what the two keep.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_in_place(&mut self, compiled: &Compiled, both: &Keep) -> Result<()> {
+        self.attach_by(compiled, Some(both))
+    }
+
+    fn attach_by(&mut self, compiled: &Compiled, both: Option<&Keep>) -> Result<()> {
         let device = |name: &str, mac, links: &[(u8, u16)]| kernel::Device {
             name: name.to_owned(),
             ifindex: self.indices[name],
@@ -209,7 +221,10 @@ impl Bed {
         let devices = [device(DX_DEVICE, EDGE_DX_MAC, &[(1, 0)]), device(CLIENT_DEVICE, EDGE_CLIENT_MAC, &[])];
         let plan = Plan { object: object::get()?, pin_dir: &self.pin_dir, mode: XdpMode::Native, trace: false };
         let installation = &mut self.installation;
-        self.edge.run(|| installation.attach(&plan, compiled, &devices))??;
+        self.edge.run(|| match both {
+            None => installation.attach(&plan, compiled, &devices),
+            Some(both) => installation.attach_in_place(&plan, compiled, &devices, both),
+        })??;
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burst::config;
-use burst::policy::compile::{Compiled, compile};
+use burst::kernel::Keep;
+use burst::policy::compile::{Compiled, compile, guard_of_both};
 use burst::policy::ids::{Ids, Names};
 use burst_common::reason::Reason;
 use burst_common::slot::Slot;
@@ -17,7 +18,8 @@ use burst_tests::golden::Bed;
 use burst_tests::packet::{Frame, flag};
 use burst_tests::sniffer::Sniffer;
 use burst_tests::topology::{
-    CLIENT_DEVICE, CLIENT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, FIRST_CLIENT, FIRST_ENDPOINT, PAYMENT, SHOP,
+    CLIENT_DEVICE, CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX_MAC, FIRST_CLIENT,
+    FIRST_ENDPOINT, PAYMENT, SHOP,
 };
 
 /// Payment and a shop; `more` stands among the keep rules.
@@ -218,6 +220,55 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
         arrived += packets;
     }
     assert!(arrived > 0, "the line carried the shop");
+    Ok(())
+}
+
+#[test]
+fn sentinels_hold_back_what_both_policies_keep_until_the_last_program_is_replaced() -> Result<()> {
+    let keeping = |address: &str| {
+        let more = format!("  {{ dst = [\"{address}\"], proto = \"tcp\", ports = [443] }},\n");
+        policy(&more).replace("mode = \"active\"", "mode = \"active\", sentinel = \"enforce\"")
+    };
+    let (former, new) = (keeping("203.0.113.11"), keeping("203.0.113.12"));
+    let mut bed = Bed::new(&former)?;
+    bed.attach(&compiled(&former)?)?;
+    let config = |text: &str| config::parse(text, "reload.toml").map_err(|refused| anyhow!("{refused}"));
+    let both = guard_of_both(&config(&former)?.config, &config(&new)?.config).context("few rules")?;
+    let both = Keep { guard: both.0, large: both.1 };
+
+    // What the edge's own kernel sends to the link: by these destinations, which arrive there.
+    let device = bed.edge().ifindex(DX_DEVICE)?;
+    let socket = bed.edge().run(|| socket(device))??;
+    let arrive = |bed: &Bed| -> Result<Vec<u8>> {
+        let line = Sniffer::start(bed.far(), DX_DEVICE)?;
+        for last in [10, 11, 12, 13] {
+            let to = std::net::SocketAddr::new(std::net::Ipv4Addr::new(203, 0, 113, last).into(), 443);
+            let from = std::net::SocketAddr::new(FIRST_CLIENT.v4.into(), 40_000);
+            let frame = Frame::tcp(from, to, flag::ACK).macs(EDGE_DX_MAC, DIRECT_CONNECT_MAC).build();
+            // SAFETY: the frame is live and as long as is said. What a program stops is an error (ENOBUFS), or none.
+            let _ = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        }
+        std::thread::sleep(Duration::from_millis(60));
+        let last = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V4(address) => Some(address.octets()[3]),
+            std::net::IpAddr::V6(_) => None,
+        };
+        let flows = line.finish()?;
+        let mut seen: Vec<_> =
+            flows.keys().filter(|flow| flow.protocol == 6).filter_map(|flow| last(flow.destination.ip())).collect();
+        seen.sort_unstable();
+        Ok(seen)
+    };
+    assert_eq!(arrive(&bed)?, [12, 13], "the former policy");
+    // Stopped in the middle: the links' programs are replaced, the clients' cannot be.
+    bed.detach_client()?;
+    let foreign = foreign::pass(bed.edge(), CLIENT_DEVICE)?;
+    let refused = bed.attach_in_place(&compiled(&new)?, &both).expect_err("a foreign program is there").to_string();
+    assert!(refused.contains("not burst's"), "{refused}");
+    assert_eq!(arrive(&bed)?, [13], "both");
+    drop(foreign);
+    bed.attach_in_place(&compiled(&new)?, &both)?;
+    assert_eq!(arrive(&bed)?, [11, 13], "the new policy alone");
     Ok(())
 }
 

@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::change::{Plan, PlanRequest, ReloadRequest, ReloadResponse};
 use super::error::ApiError;
-use super::types::{Health, OverrideRequest, OverrideResponse, Status};
+use super::types::{BypassRequest, BypassResponse, Health, OverrideRequest, OverrideResponse, Running, Status};
 
 /// Largest answer in bytes: a status of 4096 endpoints is about 2 MB.
 const ANSWER: usize = 16 << 20;
@@ -118,6 +119,38 @@ impl Client {
     /// [`ClientError::Api`] when the daemon refuses.
     pub async fn clear_override(&self, class: &str) -> Result<OverrideResponse, ClientError> {
         self.call(Method::DELETE, &override_path(class), None::<&()>).await
+    }
+
+    /// `POST /v1/bypass`.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] when the daemon refuses.
+    pub async fn bypass(&self, request: &BypassRequest) -> Result<BypassResponse, ClientError> {
+        self.call(Method::POST, "/v1/bypass", Some(request)).await
+    }
+
+    /// `POST /v1/plan`.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] when the configuration is wrong.
+    pub async fn plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
+        self.call(Method::POST, "/v1/plan", Some(request)).await
+    }
+
+    /// `POST /v1/reload`.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] when the configuration is wrong or does not fit, or could not be taken over.
+    pub async fn reload(&self, request: &ReloadRequest) -> Result<ReloadResponse, ClientError> {
+        self.call(Method::POST, "/v1/reload", Some(request)).await
+    }
+
+    /// `POST /v1/confirm`.
+    ///
+    /// # Errors
+    /// [`ClientError::Api`] when nothing waits to be confirmed.
+    pub async fn confirm(&self) -> Result<Running, ClientError> {
+        self.call(Method::POST, "/v1/confirm", None::<&()>).await
     }
 
     async fn call<T: DeserializeOwned>(

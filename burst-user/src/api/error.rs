@@ -36,6 +36,16 @@ pub enum Code {
     UnknownClass,
     /// The class is never shifted.
     KeepClass,
+    /// A configuration is wrong.
+    BadConfig,
+    /// A configuration does not fit what is pinned or what runs.
+    DoesNotFit,
+    /// A configuration could not be taken over; the former one runs.
+    Failed,
+    /// The last reload waits to be confirmed.
+    Unconfirmed,
+    /// No reload waits to be confirmed.
+    NothingToConfirm,
     /// The daemon is starting, stopping, or busy for longer than a request waits.
     Unavailable,
     /// A defect, or something that failed on this host; the log says more.
@@ -48,13 +58,13 @@ impl Code {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadJson => StatusCode::BAD_REQUEST,
-            Self::BadValue => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::BadValue | Self::BadConfig => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotFound | Self::UnknownClass => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::KeepClass => StatusCode::CONFLICT,
+            Self::KeepClass | Self::DoesNotFit | Self::Unconfirmed | Self::NothingToConfirm => StatusCode::CONFLICT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -34,6 +34,12 @@ pub struct Status {
     pub edge: String,
     /// Whether it shifts.
     pub mode: Mode,
+    /// Whether everything passes, whatever else is said here (`burst bypass on`).
+    #[serde(default)]
+    pub bypass: bool,
+    /// The configuration that runs.
+    #[serde(default)]
+    pub config: Running,
     /// Process of the daemon.
     pub pid: u32,
     /// Seconds since the daemon started.
@@ -54,6 +60,34 @@ pub struct Status {
     pub events: Events,
     /// What an operator should know and no row above says.
     pub warnings: Vec<String>,
+}
+
+/// The configuration that runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its file.
+    pub file: String,
+    /// A short mark of its text: the same text has the same, on every host.
+    pub hash: String,
+    /// How many were loaded since the daemon started, this one included.
+    pub generation: u64,
+    /// Seconds since it was loaded.
+    pub loaded_s: f64,
+    /// That it goes back to the former one by itself, unless it is confirmed.
+    pub pending: Option<Pending>,
+    /// What became of the last reload, where it was not what was asked for.
+    pub trouble: Option<String>,
+}
+
+/// A configuration that waits to be confirmed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Seconds that are left.
+    pub remaining_s: u64,
+    /// User id of who asked for the reload.
+    pub uid: u32,
+    /// Mark of the configuration that it goes back to.
+    pub former: String,
 }
 
 /// Whether packets are shifted.
@@ -97,6 +131,9 @@ pub struct Burst {
     pub slots: Slots,
     /// Flows whose place is remembered one by one.
     pub pins: u64,
+    /// Those of them that are offsite.
+    #[serde(default)]
+    pub pins_offsite: u64,
 }
 
 /// The share of new flows that a place gets.
@@ -205,6 +242,9 @@ pub struct Slots {
     pub transition: u32,
     /// Those with flows that are pinned elsewhere.
     pub pins: u32,
+    /// Those that name an endpoint, for new flows or for older ones.
+    #[serde(default)]
+    pub offsite: u32,
 }
 
 /// A link.
@@ -380,6 +420,27 @@ impl OverrideRequest {
         }
         Ok(())
     }
+}
+
+/// That everything is to pass, or not any more: the body of `POST /v1/bypass`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BypassRequest {
+    /// Whether everything is to pass.
+    pub on: bool,
+    /// When who asks stops waiting, in seconds since boot (`/proc/uptime`): a daemon that comes to it later does nothing, for by
+    /// then it was done without it. Left out: whenever it comes to it.
+    #[serde(default)]
+    pub lapses_s: Option<u64>,
+}
+
+/// What is in force after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BypassResponse {
+    /// Whether everything passes.
+    pub on: bool,
+    /// Whether it did before.
+    pub was: bool,
 }
 
 /// A MAC address as it is written.

@@ -2,7 +2,9 @@
 
 pub(super) mod table;
 
-use crate::api::types::{Burst, Class, Endpoint, Gateway, Link, Mode, ReasonCount, Share, Source, Status, Traffic};
+use crate::api::types::{
+    Burst, Class, Endpoint, Gateway, Link, Mode, ReasonCount, Running, Share, Source, Status, Traffic,
+};
 
 use table::{Align, Table};
 
@@ -15,6 +17,10 @@ pub fn render(status: &Status) -> String {
     };
     let up = span(status.uptime_s);
     let mut out = format!("edge {} · {mode} · up {up} · burst {} · pid {}\n", status.edge, status.burst, status.pid);
+    if !status.config.hash.is_empty() {
+        let Running { file, hash, generation, loaded_s, .. } = &status.config;
+        out += &format!("configuration {file} · {hash} · number {generation} · loaded {} ago\n", span(*loaded_s));
+    }
     for warning in &status.warnings {
         out += &format!("warning: {warning}\n");
     }
@@ -224,7 +230,7 @@ pub(super) fn count(number: f64) -> String {
 }
 
 /// Bits per second.
-fn bits(number: f64) -> String {
+pub(super) fn bits(number: f64) -> String {
     scaled(number, "bit/s")
 }
 

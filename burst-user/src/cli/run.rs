@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::{config, daemon};
 
 /// Where pins are unless the configuration says otherwise.
-const PIN_DIR: &str = "/run/burst/bpf";
+pub(super) const PIN_DIR: &str = "/run/burst/bpf";
 
 /// Arguments of `burst run`.
 #[derive(Clone, Debug, Args)]
@@ -58,7 +58,7 @@ pub async fn run(args: &RunArgs, socket: Option<&Path>) -> Result<(), Failure> {
         pin_dir = %edge.pin_dir.display(),
         "starting"
     );
-    Ok(daemon::run(&loaded.config).await?)
+    Ok(daemon::run(&args.config, loaded).await?)
 }
 
 /// The capabilities of this process.

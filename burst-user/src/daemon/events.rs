@@ -61,7 +61,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// What was seen up to now.
+    /// What was seen up to now, for a reader that goes on.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// The same, as status shows it.
     pub(super) fn view(&self) -> api::Events {
         self.seen.borrow().view()
     }
@@ -73,10 +78,10 @@ impl Drop for Reader {
     }
 }
 
-/// Starts to read events. `links` are names by id; devices are named as the kernel knows them when an event is read.
+/// Starts to read events, which are added to those `before`. `links` are names by id; devices are named as the kernel knows them when an event is read.
 /// Must be called within a tokio runtime.
-pub(super) fn read(ring: Ring, links: BTreeMap<u8, String>, net: Receiver<NetState>) -> Reader {
-    let (sender, seen) = channel(Seen::default());
+pub(super) fn read(ring: Ring, links: BTreeMap<u8, String>, net: Receiver<NetState>, before: Seen) -> Reader {
+    let (sender, seen) = channel(before);
     Reader { seen, task: tokio::spawn(follow(ring, links, net, sender)) }
 }
 

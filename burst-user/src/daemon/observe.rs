@@ -36,7 +36,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Reads all counters.
-    pub(super) fn read(&mut self, now: Duration, publisher: &Publisher<'_>) {
+    pub(super) fn read(&mut self, now: Duration, publisher: &Publisher) {
         let maps = publisher.maps();
         let endpoints = (0..publisher.classes())
             .map(|class| {
@@ -85,7 +85,7 @@ impl Snapshot {
 pub(super) fn observation(
     config: &Config,
     meter: &Meter,
-    publisher: &Publisher<'_>,
+    publisher: &Publisher,
     sources: &Sources,
     (now, net): (Instant, &NetState),
     forced: &dyn Fn(usize) -> Option<Override>,

@@ -4,18 +4,21 @@
 //! other way round. A slot is one store.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use burst_common::control::HOME_STEPS;
-use burst_common::endpoint::{Endpoint, HELD_LINKS};
+use burst_common::endpoint::{Endpoint, HELD_LINKS, link_at};
 use burst_common::gateway::Vlan;
+use burst_common::hash;
+use burst_common::limits::ENDPOINT_LINKS;
 use burst_common::link::Link as LinkRow;
 use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL, base};
 
 use super::admission::{Admissions, Guarded};
-use super::adopt::adopt;
+use super::adopt::{adopt, forget};
 use super::error::Error;
 use super::links;
 use super::start;
@@ -23,9 +26,9 @@ use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
 use crate::config::model::{Affinity, Config};
 use crate::decide::Decision;
-use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan, give_back_memory};
+use crate::kernel::{Attachment, Events, Installation, Keep, KernelError, Maps, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
-use crate::policy::compile::Compiled;
+use crate::policy::compile::{Compiled, CompiledEndpoint, guard_of_both};
 use crate::policy::ids::{Ids, endpoint_key};
 use crate::slots::{Candidate, Group, GroupId, Sweep, Table, Write, assign, key, space};
 
@@ -40,11 +43,13 @@ const EPOCH: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The owner of the maps.
-pub(super) struct Publisher<'a> {
-    config: &'a Config,
-    plan: Plan<'a>,
+pub(super) struct Publisher {
+    config: Arc<Config>,
+    object: &'static [u8],
     installation: Installation,
     compiled: Compiled,
+    /// Endpoints of former configurations of this process, whose flows may live.
+    former: Vec<CompiledEndpoint>,
     /// Per class of the configuration: its id, and the ids of its endpoints in the order of the tiers.
     classes: Vec<(u8, Vec<EndpointId>)>,
     links: BTreeMap<String, u8>,
@@ -59,8 +64,8 @@ pub(super) struct Publisher<'a> {
     epoch: (u32, Duration),
     swept: Option<Duration>,
     refused: Vec<u64>,
-    /// Pins that the last sweep found, per class id.
-    pins: BTreeMap<u16, u64>,
+    /// Pins that the last sweep found, per class id: all, and those that name an endpoint.
+    pins: BTreeMap<u16, (u64, u64)>,
     trace: Trace,
     admissions: Admissions,
     /// Endpoints that no link leads to, and since when.
@@ -69,14 +74,14 @@ pub(super) struct Publisher<'a> {
     vlans: Option<Vec<(u32, Vlan)>>,
 }
 
-impl<'a> Publisher<'a> {
+impl Publisher {
     pub(super) fn new(
-        config: &'a Config,
-        plan: Plan<'a>,
+        config: &Arc<Config>,
+        object: &'static [u8],
         installation: Installation,
         compiled: Compiled,
         ids: &Ids,
-        seed: u64,
+        now: Duration,
     ) -> Result<Self, Error> {
         let mut installation = installation;
         let classes: Vec<_> = config
@@ -92,7 +97,8 @@ impl<'a> Publisher<'a> {
         let groups: Vec<_> =
             config.classes.iter().zip(&classes).flat_map(|(class, (id, _))| groups(class, *id)).collect();
         let maps = &installation.maps;
-        let mut table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
+        let seed = hash::seed(&config.edge.seed);
+        let mut table = Table::adopt(now, seed, &groups, |index| maps.slot(index as usize).word());
         adopt(config, &compiled, &mut table, &mut installation.maps)?;
         let maps = &installation.maps;
         let control = maps.control();
@@ -104,16 +110,17 @@ impl<'a> Publisher<'a> {
         let home = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         maps.set_home(home(config.edge.lease.hold), home(config.edge.lease.home) / HOME_STEPS);
         Ok(Self {
-            config,
-            plan,
+            config: Arc::clone(config),
+            object,
             compiled,
+            former: Vec::new(),
             links: ids.links.clone(),
             table,
             seed,
             published: vec![Vec::new(); count],
             attached: Vec::new(),
             trouble: None,
-            epoch: (control.epoch, Duration::ZERO),
+            epoch: (control.epoch, now),
             swept: None,
             refused: refused.collect(),
             pins: BTreeMap::new(),
@@ -124,6 +131,11 @@ impl<'a> Publisher<'a> {
             classes,
             installation,
         })
+    }
+
+    /// What holds the maps.
+    pub(super) fn installation(&self) -> &Installation {
+        &self.installation
     }
 
     /// The maps, to read.
@@ -162,9 +174,19 @@ impl<'a> Publisher<'a> {
         self.links.get(name).copied().unwrap_or(0)
     }
 
-    /// Pins of a class at the last sweep.
-    pub(super) fn pins(&self, class: usize) -> u64 {
-        self.pins.get(&u16::from(self.classes[class].0)).copied().unwrap_or(0)
+    /// Pins of a class at the last sweep: all, and those that name an endpoint.
+    pub(super) fn pins(&self, class: usize) -> (u64, u64) {
+        self.pins.get(&u16::from(self.classes[class].0)).copied().unwrap_or_default()
+    }
+
+    /// Sets the bypass; whether it was on before. When it ends, every flow that lives is local, whatever slots and pins say of
+    /// it: it begins as after shadow mode.
+    pub(super) fn bypass(&mut self, on: bool) -> Result<bool, KernelError> {
+        if !on && self.maps().control().bypass != 0 {
+            forget(&mut self.table, &mut self.installation.maps)?;
+            self.published.iter_mut().for_each(Vec::clear);
+        }
+        Ok(self.maps().set_bypass(on))
     }
 
     /// The groups of a class, for what there is to see of them.
@@ -191,12 +213,38 @@ impl<'a> Publisher<'a> {
             .collect()
     }
 
+    /// Takes over from a publisher of a former configuration what this one says nothing of: endpoints whose flows may live. They
+    /// go on by those of their links that are left.
+    pub(super) fn remember(&mut self, former: &Self) {
+        let known = |endpoint: &&CompiledEndpoint| self.compiled.endpoints.iter().all(|now| now.id != endpoint.id);
+        self.former = former.compiled.endpoints.iter().chain(&former.former).filter(known).cloned().collect();
+    }
+
+    /// Attaches in place of the programs of another configuration: sentinels know what both keep until the last is replaced.
+    pub(super) fn attach_in_place_of(&mut self, former: &Self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
+        let both = guard_of_both(&former.config, &self.config).map(|(guard, large)| Keep { guard, large });
+        if both.is_none() {
+            tracing::warn!(
+                "both configurations keep more than 64 rules: sentinels know those of the new one alone meanwhile"
+            );
+        }
+        self.attach_by(net, both.as_ref())
+    }
+
     /// Attaches to the devices that are there, anew to those that came back.
     pub(super) fn attach(&mut self, net: &NetState) -> Result<Vec<Attachment>, KernelError> {
-        let devices = start::devices(self.config, &self.links, net);
-        let done = self.installation.attach(&self.plan, &self.compiled, &devices);
+        self.attach_by(net, None)
+    }
+
+    fn attach_by(&mut self, net: &NetState, both: Option<&Keep>) -> Result<Vec<Attachment>, KernelError> {
+        let devices = start::devices(&self.config, &self.links, net);
+        let plan = start::plan(&self.config, self.object);
+        let done = match both {
+            None => self.installation.attach(&plan, &self.compiled, &devices),
+            Some(both) => self.installation.attach_in_place(&plan, &self.compiled, &devices, both),
+        };
         let (attached, mut instances) = done.inspect_err(|_| give_back_memory())?;
-        if self.plan.trace {
+        if plan.trace {
             self.trace.follow(&mut instances);
         }
         drop(instances);
@@ -209,7 +257,7 @@ impl<'a> Publisher<'a> {
     /// attached to is tried again: all others go on meanwhile.
     pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
         self.follow_links(now, net);
-        let devices = start::devices(self.config, &self.links, net);
+        let devices = start::devices(&self.config, &self.links, net);
         if devices.iter().all(|device| self.attached.contains(&(device.name.clone(), device.ifindex, device.mac))) {
             self.trouble = None;
             return;
@@ -255,16 +303,19 @@ impl<'a> Publisher<'a> {
             let state = self.config.links.iter().zip(&net.links).find(|(link, _)| self.link_id(&link.name) == id);
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
-        for endpoint in &self.compiled.endpoints {
-            let carries =
-                |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
+        for endpoint in self.compiled.endpoints.iter().chain(&self.former) {
+            let former = maps.endpoint(endpoint.id);
+            let carries = |id| match net.links.iter().find(|link| self.link_id(&link.name) == id) {
+                Some(link) => links::carries(link, endpoint),
+                // A link that went with its endpoint: nobody says what became of it.
+                None => (0..ENDPOINT_LINKS).any(|place| link_at(former.links, place) == id),
+            };
             let mut row = links::reach(endpoint, carries, mtu);
             if row.links != 0 {
                 lost.remove(&endpoint.id);
             } else if now.saturating_sub(*lost.entry(endpoint.id).or_insert(now)) < self.hold(endpoint.row.class) {
                 row.links = HELD_LINKS;
             }
-            let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
                 maps.set_endpoint(endpoint.id, &row);
             } else if former.links != row.links {
@@ -336,7 +387,8 @@ impl<'a> Publisher<'a> {
         let mut words = 0;
         self.reconcile(now);
         self.admit(decision);
-        for (index, (class, decided)) in self.config.classes.iter().zip(&decision.classes).enumerate() {
+        let config = Arc::clone(&self.config);
+        for (index, (class, decided)) in config.classes.iter().zip(&decision.classes).enumerate() {
             let Some(burst) = &class.burst else { continue };
             let mut weights = vec![decided.local];
             weights.extend(&decided.weights);
@@ -444,8 +496,7 @@ impl<'a> Publisher<'a> {
         // was published then, and must not look old. To age too slowly only keeps pins longer.
         if now.saturating_sub(self.epoch.1) >= EPOCH {
             self.epoch = (self.epoch.0.wrapping_add(1), now);
-            let bypass = self.maps().control().bypass != 0;
-            self.installation.maps.set_control(bypass, self.epoch.0);
+            self.installation.maps.set_epoch(self.epoch.0);
         }
         self.reconcile(now);
         let busy = (0..self.classes.len()).any(|class| self.summaries(class).any(|s| s.moving + s.pinned > 0));
@@ -488,7 +539,9 @@ impl<'a> Publisher<'a> {
         };
         self.pins.clear();
         for (_, pin) in &pins {
-            *self.pins.entry(pin.class).or_default() += 1;
+            let (all, offsite) = self.pins.entry(pin.class).or_default();
+            *all += 1;
+            *offsite += u64::from(pin.endpoint != LOCAL);
         }
         let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|_| false);
         let former: HashMap<PinKey, Pin> = pins.into_iter().collect();

@@ -2,15 +2,17 @@
 //! nothing is touched while something is missing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use burst_common::hash;
 use burst_common::meta::shape;
 
 use super::error::Error;
+use super::fits::{Ground, Placed, refusals};
 use super::publish::Publisher;
 use crate::config::model::{Affinity, Config, Link};
-use crate::kernel::{self, Device, KernelError, Kind, Plan};
+use crate::kernel::{self, Device, Installation, KernelError, Kind, Plan};
 use crate::netlink::{self, Family, NetState, Watch, Why};
 use crate::object;
 use crate::policy::compile::compile;
@@ -161,15 +163,49 @@ pub(super) fn with_forwarding(config: &Config, net: &NetState) -> NetState {
     net
 }
 
+/// What to install for a configuration.
+pub(super) fn plan<'a>(config: &'a Config, object: &'static [u8]) -> Plan<'a> {
+    let edge = &config.edge;
+    Plan { object, pin_dir: &edge.pin_dir, mode: edge.xdp, trace: edge.trace }
+}
+
 /// Opens or makes the pinned state, brings policy, links and endpoints up to date, and attaches.
-pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'a>, Error> {
-    let plan =
-        Plan { object: object::get()?, pin_dir: &config.edge.pin_dir, mode: config.edge.xdp, trace: config.edge.trace };
-    let seed = hash::seed(&config.edge.seed);
-    let mut installation = kernel::install(&plan, seed)?;
+pub(super) fn open(config: &Arc<Config>, net: &NetState) -> Result<Publisher, Error> {
+    let plan = plan(config, object::get()?);
+    let installation = kernel::install(&plan, hash::seed(&config.edge.seed))?;
+    take_over(config, net, installation, (None, Duration::ZERO))
+}
+
+/// The same in place of a publisher of this process, which must not be used any more unless this fails.
+pub(super) fn reopen(
+    config: &Arc<Config>,
+    net: &NetState,
+    former: &Publisher,
+    now: Duration,
+) -> Result<Publisher, Error> {
+    let plan = plan(config, object::get()?);
+    let installation = kernel::reinstall(&plan, hash::seed(&config.edge.seed), former.installation())?;
+    take_over(config, net, installation, (Some(former), now))
+}
+
+/// The state that was opened, for a configuration: held against each other, brought up to date, and attached.
+fn take_over(
+    config: &Arc<Config>,
+    net: &NetState,
+    mut installation: Installation,
+    (former, now): (Option<&Publisher>, Duration),
+) -> Result<Publisher, Error> {
     let names = Names::new(installation.maps.names()?);
     let ids = Ids::assign(config, &names)?;
     let compiled = compile(config, &ids)?;
+    if installation.adopted {
+        let placed = Placed::read(&names, &installation.maps)?;
+        let ground = Ground { names: &names, placed: &placed, maps: &installation.maps };
+        // All before anything is written: what is refused leaves everything as it is.
+        if let Some(refusal) = refusals(config, &ids, &compiled, &ground)?.into_iter().next() {
+            return Err(refusal.into());
+        }
+    }
     let shapes = config.classes.iter().filter_map(|class| {
         let burst = class.burst.as_ref()?;
         let shape = shape(burst.slots, burst.affinity == Affinity::Client);
@@ -179,10 +215,14 @@ pub(super) fn open<'a>(config: &'a Config, net: &NetState) -> Result<Publisher<'
     // Names before ids are used: whoever finds the maps must be able to read them.
     installation.maps.set_names(&ids.writes)?;
     let adopted = installation.adopted;
-    let mut publisher = Publisher::new(config, plan, installation, compiled, &ids, seed)?;
-    publisher.follow_links(Duration::ZERO, net);
+    let mut publisher = Publisher::new(config, object::get()?, installation, compiled, &ids, now)?;
+    former.into_iter().for_each(|former| publisher.remember(former));
+    publisher.follow_links(now, net);
     let begun = super::clock();
-    let attached = publisher.attach(net)?;
+    let attached = match former {
+        None => publisher.attach(net)?,
+        Some(former) => publisher.attach_in_place_of(former, net)?,
+    };
     tracing::info!(devices = attached.len(), took = ?(super::clock() - begun), "loaded and attached");
     for attachment in attached {
         tracing::info!(device = attachment.device, how = ?attachment.attached, adopted, "attached");

@@ -19,9 +19,9 @@ use crate::netlink::{Gateway, NetState};
 const FEW: u64 = 20;
 
 /// Builds the status.
-pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
+pub(super) fn status(core: &Core, net: &NetState, at: Instant) -> Status {
     let now = at - core.started;
-    let config = core.config;
+    let config = &core.config;
     let reasons = |id: usize| core.meter.now().map_or_else(Vec::new, |snapshot| reasons(snapshot.class(id)));
     let classes = config.classes.iter().enumerate().map(|(index, class)| api::Class {
         name: class.name.clone(),
@@ -48,8 +48,17 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         why: client.why.to_string(),
     });
     let mut warnings = Vec::new();
-    if core.publisher.maps().control().bypass != 0 {
+    let bypass = core.publisher.maps().control().bypass != 0;
+    if bypass {
         warnings.push("bypass is on: nothing is shifted and no reply is sent home".to_owned());
+    }
+    let config_view = core.versions.view(now);
+    warnings.extend(config_view.trouble.clone());
+    if let Some(pending) = &config_view.pending {
+        let left = pending.remaining_s;
+        warnings.push(format!(
+            "the configuration is not confirmed: in {left} s burst goes back to the former one (burst confirm)"
+        ));
     }
     for client in net.clients.iter().filter(|client| client.strips_tags) {
         warnings.push(format!(
@@ -72,6 +81,8 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         burst: env!("CARGO_PKG_VERSION").to_owned(),
         edge: config.edge.name.clone(),
         mode: if config.edge.shadow { Mode::Shadow } else { Mode::Active },
+        bypass,
+        config: config_view,
         pid: std::process::id(),
         uptime_s: now.as_secs_f64(),
         classes: classes.collect(),
@@ -94,8 +105,8 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
 }
 
 /// How replies find their way, of the families that any class shifts.
-fn gateways(core: &Core<'_>, net: &NetState) -> Vec<api::Gateway> {
-    let families = [4, 6].into_iter().zip(&net.gateways).zip(super::start::shifted(core.config));
+fn gateways(core: &Core, net: &NetState) -> Vec<api::Gateway> {
+    let families = [4, 6].into_iter().zip(&net.gateways).zip(super::start::shifted(&core.config));
     let gateway = |((family, gateway), _): ((u8, &Gateway), bool)| match gateway {
         Gateway::Lookup(why) => api::Gateway { family, router: None, why: Some(why.to_string()) },
         Gateway::Cached(way) => {
@@ -113,7 +124,7 @@ fn gateways(core: &Core<'_>, net: &NetState) -> Vec<api::Gateway> {
     families.filter(|(_, shifted)| *shifted).map(gateway).collect()
 }
 
-fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
+fn burst(core: &Core, index: usize, class: &Class, burst: &Burst, at: Instant) -> api::Burst {
     let (id, endpoints) = core.publisher.ids(index);
     let decided = &core.decision.classes[index];
     let opened = Opened::measure(core, index, usize::from(id));
@@ -121,6 +132,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
     for summary in core.publisher.summaries(index) {
         slots.transition += summary.moving as u32;
         slots.pins += summary.pinned as u32;
+        slots.offsite += summary.offsite as u32;
     }
     let mut next = 0;
     let tiers = burst.tiers.iter().enumerate().map(|(number, tier)| {
@@ -178,7 +190,8 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
             decided.reason.clone()
         },
         slots,
-        pins: core.publisher.pins(index),
+        pins: core.publisher.pins(index).0,
+        pins_offsite: core.publisher.pins(index).1,
     }
 }
 
@@ -190,7 +203,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn measure(core: &Core<'_>, class: usize, id: usize) -> Self {
+    fn measure(core: &Core, class: usize, id: usize) -> Self {
         let nothing = Self { all: 0, local: 0, endpoints: Vec::new() };
         let (Some((before, _)), Some(now)) = (core.meter.before(), core.meter.now()) else { return nothing };
         let since = |get: &dyn Fn(&Snapshot) -> u64| get(now).saturating_sub(get(before));
@@ -217,13 +230,13 @@ impl Opened {
 }
 
 /// Names of the links in an endpoint's table.
-fn links(core: &Core<'_>, table: u64) -> Vec<String> {
+fn links(core: &Core, table: u64) -> Vec<String> {
     let ids: Vec<_> = (0..ENDPOINT_LINKS).map(|n| link_at(table, n)).collect();
     let named = core.config.links.iter().filter(|link| ids.contains(&core.publisher.link_id(&link.name)));
     named.map(|link| link.name.clone()).collect()
 }
 
-fn traffic(core: &Core<'_>, get: impl Fn(&Snapshot) -> Counter) -> Traffic {
+fn traffic(core: &Core, get: impl Fn(&Snapshot) -> Counter) -> Traffic {
     let Some(now) = core.meter.now().map(&get) else { return Traffic::default() };
     let bits = |(before, seconds): (&Snapshot, f64)| now.bytes.saturating_sub(get(before).bytes) as f64 * 8.0 / seconds;
     Traffic {

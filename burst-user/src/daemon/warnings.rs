@@ -168,6 +168,7 @@ mod tests {
             decision: String::new(),
             slots: Slots::default(),
             pins: 0,
+            pins_offsite: 0,
         };
         let reasons = if well {
             vec![]
@@ -180,6 +181,8 @@ mod tests {
             burst: String::new(),
             edge: String::new(),
             mode: Mode::Active,
+            bypass: false,
+            config: Default::default(),
             pid: 1,
             uptime_s: 0.0,
             classes: vec![Class { name: "promo".into(), reasons, burst: Some(burst) }],

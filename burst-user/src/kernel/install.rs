@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::ProgramFd;
 use burst_common::limits::DEVICE_LINKS;
 use burst_common::meta::{ATTACH_GENERIC, ATTACH_NATIVE, Meta};
-use burst_common::policy::{DeviceLink, Policy, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
+use burst_common::policy::{DeviceLink, Guard, Policy, ROLE_CLIENT, ROLE_LINK, Table, TooMany, mac_word};
 
 use super::attach::{self, Attached, Attachment, Hook};
 use super::bpffs::{self, maps_dir};
@@ -21,6 +22,7 @@ use super::pinned::Pinned;
 use super::steps;
 use crate::config::model::XdpMode;
 use crate::policy::compile::Compiled;
+use crate::policy::dimensions::Large;
 
 /// A device to attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,14 @@ impl Device {
     }
 }
 
+/// What guard and sentinel hold back.
+pub struct Keep {
+    /// Inline, or that it is in maps.
+    pub guard: Guard,
+    /// The rows of the maps.
+    pub large: Option<Large>,
+}
+
 /// What to install.
 pub struct Plan<'a> {
     /// The BPF object.
@@ -86,7 +96,7 @@ pub struct Installation {
     /// Whether programs of traffic control are links.
     tcx: bool,
     /// Held as long as the maps are written.
-    _lock: fs::File,
+    lock: Arc<fs::File>,
 }
 
 /// Opens the pinned state, or makes it.
@@ -96,6 +106,19 @@ pub struct Installation {
 pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> {
     bpffs::prepare(plan.pin_dir)?;
     let lock = bpffs::lock(plan.pin_dir)?;
+    open(plan, seed, Arc::new(lock))
+}
+
+/// Opens the pinned state once more, in the same process: the lock stays where it is.
+///
+/// # Errors
+/// As [`install`].
+pub fn reinstall(plan: &Plan<'_>, seed: u64, former: &Installation) -> Result<Installation, KernelError> {
+    bpffs::prepare(plan.pin_dir)?;
+    open(plan, seed, Arc::clone(&former.lock))
+}
+
+fn open(plan: &Plan<'_>, seed: u64, lock: Arc<fs::File>) -> Result<Installation, KernelError> {
     let maps_dir = maps_dir(plan.pin_dir);
     let cpus = super::cpus()?;
     // What another version made is refused before anything is made beside it.
@@ -126,7 +149,7 @@ pub fn install(plan: &Plan<'_>, seed: u64) -> Result<Installation, KernelError> 
             false
         }
     };
-    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, tcx: attach::has_tcx(), _lock: lock })
+    Ok(Installation { maps, adopted, pin_dir: plan.pin_dir.to_owned(), cpus, tcx: attach::has_tcx(), lock })
 }
 
 /// A program that takes another's place in a link runs where that ran: a link cannot be told to change its mode.
@@ -233,16 +256,44 @@ impl Installation {
         compiled: &Compiled,
         devices: &[Device],
     ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
+        self.attach_by(plan, compiled, devices, None)
+    }
+
+    /// The same in place of the programs of another policy: until the last entry is replaced, sentinels know `both`, what the
+    /// former and the new policy keep.
+    ///
+    /// # Errors
+    /// As [`Self::attach`]; sentinels that took the place of former ones may know `both` then.
+    pub fn attach_in_place(
+        &mut self,
+        plan: &Plan<'_>,
+        compiled: &Compiled,
+        devices: &[Device],
+        both: &Keep,
+    ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
+        self.attach_by(plan, compiled, devices, Some(both))
+    }
+
+    fn attach_by(
+        &mut self,
+        plan: &Plan<'_>,
+        compiled: &Compiled,
+        devices: &[Device],
+        both: Option<&Keep>,
+    ) -> Result<(Vec<Attachment>, Vec<Instance>), KernelError> {
         // All are loaded before any is attached: a refusal by the verifier changes nothing.
         let mut loaded =
             devices.iter().map(|device| self.load(plan, compiled, device)).collect::<Result<Vec<_>, _>>()?;
         loaded.sort_by_key(|loaded| loaded.device.client);
+        let links = || devices.iter().filter(|device| !device.links.is_empty());
+        let between = both.map(|both| links().map(|device| self.load_sentinel(plan, compiled, device, both)).collect());
+        let mut between: Vec<_> = between.transpose()?.unwrap_or_default();
         // Before the first link, and never after: of links that are there already, what is recorded is true.
         if !attach::any_alive(&self.pin_dir)? {
             self.maps.set_attach_mode(attach_mode(plan.mode))?;
         }
         let (mut attached, mut reachable) = (Vec::new(), Vec::new());
-        if let Err(mut error) = self.attach_all(plan.mode, &mut loaded, &mut attached, &mut reachable) {
+        if let Err(mut error) = self.attach_all(plan.mode, &mut between, &mut loaded, (&mut attached, &mut reachable)) {
             let replaced = attached.iter().filter(|a| a.attached == Attached::Replaced);
             let mut replaced: Vec<_> = replaced.map(|a| a.device.as_str()).collect();
             replaced.dedup();
@@ -336,8 +387,54 @@ impl Installation {
         Ok(loaded)
     }
 
+    /// Loads what stands at a link device until its entry is replaced: a sentinel that knows `both`.
+    fn load_sentinel<'d>(
+        &self,
+        plan: &Plan<'_>,
+        compiled: &Compiled,
+        device: &'d Device,
+        both: &Keep,
+    ) -> Result<Loaded<'d>, KernelError> {
+        let policy = Policy { mac: mac_word(device.mac), ..device.policy(compiled)? };
+        let told = Told {
+            policy: &policy,
+            large: compiled.large.as_ref(),
+            guard: &both.guard,
+            guard_large: both.large.as_ref(),
+            trace: plan.trace,
+        };
+        let mut instance = prepare(plan.object, &maps_dir(&self.pin_dir), self.cpus, &told)?;
+        attach::prepare(&mut instance, Hook::Egress)?;
+        let devmap = if device.via_kernel { None } else { Some(instance.sentinel()?) };
+        Ok(Loaded { device, instance, other: None, devmap })
+    }
+
     /// Attaches everything, in order; what was done is in `attached` and `reachable`, also when it fails.
     fn attach_all(
+        &mut self,
+        mode: XdpMode,
+        between: &mut [Loaded<'_>],
+        loaded: &mut [Loaded<'_>],
+        (attached, reachable): (&mut Vec<Attachment>, &mut Vec<u32>),
+    ) -> Result<(), KernelError> {
+        if between.is_empty() {
+            self.attach_sentinels(mode, loaded, attached, reachable)?;
+            return self.attach_entries(mode, loaded, attached);
+        }
+        self.attach_sentinels(mode, between, attached, reachable)?;
+        // Devices that only clients are behind have no sentinel, and may be new.
+        for Loaded { device, .. } in loaded.iter().filter(|loaded| loaded.device.links.is_empty()) {
+            if self.maps.add_watched(device.ifindex, None)? {
+                reachable.push(device.ifindex);
+            }
+        }
+        self.attach_entries(mode, loaded, attached)?;
+        // Each takes the place of one that is told of already.
+        self.attach_sentinels(mode, loaded, &mut Vec::new(), &mut Vec::new())
+    }
+
+    /// Attaches the devmap's programs, and the programs on the egress of link devices.
+    fn attach_sentinels(
         &mut self,
         mode: XdpMode,
         loaded: &mut [Loaded<'_>],
@@ -351,23 +448,36 @@ impl Installation {
                 reachable.push(device.ifindex);
             }
         }
-        for sentinels in [true, false] {
-            for loaded in &mut *loaded {
-                let device = loaded.device;
-                for &hook in device.hooks().iter().filter(|hook| (**hook == Hook::Egress) == sentinels) {
-                    let at = (device.name.as_str(), device.ifindex);
-                    let entry = hook == Hook::Xdp;
-                    if let Some(place) = loaded.instance.place().filter(|_| entry) {
-                        place.keep(device.ifindex)?;
-                    }
-                    match attach::attach(loaded.of(hook), at, hook, (mode, self.tcx), &self.pin_dir) {
-                        Ok(done) => attached.push(done),
-                        Err(error) => {
-                            if let Some(place) = loaded.instance.place().filter(|_| entry) {
-                                place.give_back();
-                            }
-                            return Err(error);
+        for loaded in loaded.iter_mut().filter(|loaded| loaded.device.hooks().contains(&Hook::Egress)) {
+            let at = (loaded.device.name.as_str(), loaded.device.ifindex);
+            let done = attach::attach(loaded.of(Hook::Egress), at, Hook::Egress, (mode, self.tcx), &self.pin_dir)?;
+            attached.push(done);
+        }
+        Ok(())
+    }
+
+    /// Attaches everything else.
+    fn attach_entries(
+        &mut self,
+        mode: XdpMode,
+        loaded: &mut [Loaded<'_>],
+        attached: &mut Vec<Attachment>,
+    ) -> Result<(), KernelError> {
+        for loaded in &mut *loaded {
+            let device = loaded.device;
+            for &hook in device.hooks().iter().filter(|hook| **hook != Hook::Egress) {
+                let at = (device.name.as_str(), device.ifindex);
+                let entry = hook == Hook::Xdp;
+                if let Some(place) = loaded.instance.place().filter(|_| entry) {
+                    place.keep(device.ifindex)?;
+                }
+                match attach::attach(loaded.of(hook), at, hook, (mode, self.tcx), &self.pin_dir) {
+                    Ok(done) => attached.push(done),
+                    Err(error) => {
+                        if let Some(place) = loaded.instance.place().filter(|_| entry) {
+                            place.give_back();
                         }
+                        return Err(error);
                     }
                 }
             }

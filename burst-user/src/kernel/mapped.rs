@@ -104,6 +104,18 @@ impl<T: Pod> Mapped<T> {
         let word = &self.words(row)[offset / 8];
         word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
+
+    /// Changes the word at byte `offset` of a row that others write, too: what they write meanwhile is neither lost nor
+    /// undone, also when they are other processes. Gives the word as it was before.
+    pub fn change_word(&self, row: usize, offset: usize, new: impl Fn(u64) -> u64) -> u64 {
+        assert!(offset.is_multiple_of(8));
+        let word = &self.words(row)[offset / 8];
+        let mut former = word.load(Ordering::Acquire);
+        while let Err(found) = word.compare_exchange_weak(former, new(former), Ordering::AcqRel, Ordering::Acquire) {
+            former = found;
+        }
+        former
+    }
 }
 
 impl<T> Drop for Mapped<T> {

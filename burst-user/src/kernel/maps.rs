@@ -242,7 +242,7 @@ impl Maps {
         self.control.read(0)
     }
 
-    /// Publishes bypass and epoch, by one store.
+    /// Publishes bypass and epoch, by one store: where nobody else writes either.
     pub fn set_control(&self, bypass: bool, epoch: u32) {
         self.control.write_word(0, 0, u64::from(bypass) | u64::from(epoch) << 32);
     }
@@ -296,6 +296,18 @@ impl Maps {
     /// Forgets all openers that were seen.
     pub fn forget_openers(&self) {
         self.repeats.clear();
+    }
+
+    /// Publishes the epoch. The other half of its word is left as it is, whoever writes it meanwhile.
+    pub fn set_epoch(&self, epoch: u32) {
+        self.control.change_word(0, 0, |word| word & u64::from(u32::MAX) | u64::from(epoch) << 32);
+    }
+
+    /// Publishes the bypass; whether it was on before. The epoch in the other half of its word is left as it is, whoever
+    /// writes it meanwhile: two processes may, for `burst bypass` does not wait for a daemon that does not answer.
+    pub fn set_bypass(&self, bypass: bool) -> bool {
+        let former = self.control.change_word(0, 0, |word| word & !u64::from(u32::MAX) | u64::from(bypass));
+        former as u32 != 0
     }
 
     /// Sums the counters of all classes.
@@ -399,18 +411,42 @@ impl Maps {
         let mut meta = self.meta()?;
         for &(id, name, shape) in classes {
             if ![0, shape].contains(&meta.shape(id)) {
-                return Err(KernelError::new(
-                    Kind::State,
-                    format!(
-                        "class `{name}`: `slots` or `affinity` differ from those its running flows were placed by: every \
-                         flow would move"
-                    ),
-                    "restore the former values, or drain, `burst detach` and start anew",
-                ));
+                return Err(Self::other_shape(name));
             }
             meta = meta.with_shape(id, shape);
         }
         self.set_meta(meta)
+    }
+
+    /// How the flows of a class find their slots ([`Meta::shape`]); 0 when none were placed yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn shape(&self, class: u8) -> Result<u64, KernelError> {
+        Ok(self.meta()?.shape(class))
+    }
+
+    /// Slots of each family of a class; 0 when it has none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn slots_of(&self, class: u8) -> Result<u32, KernelError> {
+        // The inverse of `burst_common::meta::shape`.
+        Ok(match self.shape(class)? {
+            0 => 0,
+            shape => 32 << (shape & 7),
+        })
+    }
+
+    /// That the flows of a class were placed in another way.
+    pub(crate) fn other_shape(class: &str) -> KernelError {
+        KernelError::new(
+            Kind::State,
+            format!(
+                "class `{class}`: `slots` or `affinity` differ from those its running flows were placed by: every flow would move"
+            ),
+            "restore the former values, or drain, `burst detach` and start anew",
+        )
     }
 
     /// The mode under which the slots were filled ([`Meta::mode`]).

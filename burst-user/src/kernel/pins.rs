@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use burst_common::pin::{Pin, PinKey};
 
+use super::error::{KernelError, Kind, with_causes};
 use super::sys::{self, Cursor};
 
 /// Entries read by one system call.
@@ -68,6 +69,18 @@ impl PinTable {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result,
         }
+    }
+
+    /// Removes all pins.
+    ///
+    /// # Errors
+    /// When the kernel refuses; some may be gone then.
+    pub fn clear(&mut self) -> Result<(), KernelError> {
+        for (key, _) in self.read().map_err(|error| KernelError::os("reading the pins", &error))? {
+            let failed = |error| KernelError::new(Kind::Other, format!("removing a pin: {}", with_causes(&error)), "");
+            self.remove(&key).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Writes a pin, for repairs.

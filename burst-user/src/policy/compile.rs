@@ -200,6 +200,21 @@ pub fn guard<'a>(keep: impl IntoIterator<Item = &'a Rule>) -> (Guard, Option<Lar
     }
 }
 
+/// What two configurations keep, together, with `enforce` as the second says; `None` when these are more rules than bits.
+#[must_use]
+pub fn guard_of_both(former: &Config, new: &Config) -> Option<(Guard, Option<Large>)> {
+    let keep =
+        |config| numbered(config).into_iter().filter(|(class, ..)| class.burst.is_none()).map(|(_, _, rule)| rule);
+    let mut rules: Vec<&Rule> = keep(new).collect();
+    for rule in keep(former) {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    let (guard, large) = (rules.len() <= MAX_RULES).then(|| guard(rules))?;
+    Some((Guard { enforce: u32::from(new.edge.sentinel == Sentinel::Enforce), ..guard }, large))
+}
+
 /// All rules in the order of their bits: those of keep classes first, else as in the file.
 #[must_use]
 pub fn numbered(config: &Config) -> Vec<(&Class, usize, &Rule)> {

@@ -84,6 +84,8 @@ pub struct Summary {
     pub moving: usize,
     /// Slots that look pins up.
     pub pinned: usize,
+    /// Slots that name an endpoint, for new flows or for those that are written down nowhere.
+    pub offsite: usize,
 }
 
 impl Table {
@@ -256,8 +258,10 @@ impl Table {
     /// How a group stands; empty for one that is not known.
     #[must_use]
     pub fn summary(&self, id: GroupId) -> Summary {
-        let (moving, pinned) = self.blocks.get(&id).map_or((0, 0), |block| (block.moving.len(), block.pinned.len()));
-        Summary { shares: super::achieved(self.currents(id)), moving, pinned }
+        let Some(block) = self.blocks.get(&id) else { return Summary::default() };
+        let (moving, pinned) = (block.moving.len(), block.pinned.len());
+        let offsite = block.slots.iter().filter(|slot| slot.current() != LOCAL || slot.previous() != LOCAL).count();
+        Summary { shares: super::achieved(self.currents(id)), moving, pinned, offsite }
     }
 }
 

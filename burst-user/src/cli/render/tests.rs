@@ -60,8 +60,9 @@ fn promo() -> Burst {
         ],
         ordered: None,
         decision: "local share 62.0 %: 0.75 of 10.2k/s for 12.3k/s".into(),
-        slots: Slots { total: 2048, transition: 0, pins: 0 },
+        slots: Slots { total: 2048, ..Slots::default() },
         pins: 0,
+        pins_offsite: 0,
     }
 }
 
@@ -99,6 +100,14 @@ fn status() -> Status {
         burst: "0.1.0".into(),
         edge: "edge-a1".into(),
         mode: Mode::Active,
+        bypass: false,
+        config: Running {
+            file: "/etc/burst/burst.toml".into(),
+            hash: "9c1d0f4a77e21b35".into(),
+            generation: 2,
+            loaded_s: 720.0,
+            ..Running::default()
+        },
         pid: 4711,
         uptime_s: 7500.4,
         classes: vec![
@@ -125,6 +134,7 @@ fn status() -> Status {
 fn a_whole_status() {
     let expected = "\
 edge edge-a1 · active · up 2h 5m · burst 0.1.0 · pid 4711
+configuration /etc/burst/burst.toml · 9c1d0f4a77e21b35 · number 2 · loaded 12m ago
 
 class payment · kept on premises
   REASON  PACKETS    BYTES  OPENERS
@@ -167,7 +177,7 @@ packets of no class
 fn what_is_unusual_is_said() {
     let mut burst = promo();
     burst.ordered = Some(Override { offsite: 0.4, reason: "campaign".into(), uid: 1000, remaining_s: 1790 });
-    burst.slots = Slots { total: 2048, transition: 12, pins: 3 };
+    burst.slots = Slots { total: 2048, transition: 12, pins: 3, ..Slots::default() };
     burst.pins = 55;
     burst.local.load = None;
     burst.local.capacity_fps = None;
@@ -203,6 +213,7 @@ fn what_is_unusual_is_said() {
     };
     let expected = "\
 edge edge-a1 · shadow (nothing is shifted) · up 2h 5m · burst 0.1.0 · pid 4711
+configuration /etc/burst/burst.toml · 9c1d0f4a77e21b35 · number 2 · loaded 12m ago
 warning: the slot table is not published
 
 class promo · 12.3k new flows/s · 2048 slots, 12 in transition, 3 keep pins · 55 flows pinned
