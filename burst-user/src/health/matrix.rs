@@ -122,11 +122,10 @@ impl Matrix {
         self.judge(now)
     }
 
-    /// Takes note of what a prober says of a path. Of one that there is not, nothing.
+    /// Takes note of what a prober says of a path. What it says of one whose link does not carry any more is out of date.
     pub fn report(&mut self, now: Duration, place: Place, report: Report) -> Vec<Event> {
-        let Some(path) = self.members.get_mut(place.endpoint).and_then(|member| member.paths.get_mut(place.path)) else {
-            return Vec::new();
-        };
+        let path = self.members.get_mut(place.endpoint).and_then(|member| member.paths.get_mut(place.path));
+        let Some(path) = path.filter(|path| path.link) else { return Vec::new() };
         let (voice, up) = (path.voice.clone(), path.up);
         path.report(now, report, &self.specs[place.endpoint].check);
         let mut events = Vec::new();
