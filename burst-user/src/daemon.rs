@@ -6,6 +6,7 @@
 mod adopt;
 mod error;
 mod events;
+mod health;
 mod links;
 mod observe;
 mod publish;
@@ -34,6 +35,7 @@ use crate::observe::Sources;
 
 pub use error::Error;
 use events::Reader;
+use health::Health;
 pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
 use observe::Meter;
 use publish::Publisher;
@@ -71,7 +73,8 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let events = events::read(publisher.events()?, publisher.link_names(), watch.state());
-    let mut core = Core::new(config, publisher, sources, events);
+    let health = Health::start(config, &watch.state(), &stopped)?;
+    let mut core = Core::new(config, publisher, sources, health, events);
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
@@ -121,6 +124,7 @@ struct Core<'a> {
     config: &'a Config,
     publisher: Publisher<'a>,
     sources: Sources,
+    health: Health,
     controller: Controller,
     meter: Meter,
     orders: HashMap<usize, Order>,
@@ -136,7 +140,13 @@ struct Core<'a> {
 }
 
 impl<'a> Core<'a> {
-    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources, events: Reader) -> Self {
+    fn new(
+        config: &'a Config,
+        publisher: Publisher<'a>,
+        sources: Sources,
+        health: Health,
+        events: Reader,
+    ) -> Self {
         let mut controller = Controller::new(config);
         let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
@@ -147,6 +157,7 @@ impl<'a> Core<'a> {
             config,
             publisher,
             sources,
+            health,
             controller,
             meter: Meter::default(),
             orders: HashMap::new(),
@@ -166,6 +177,7 @@ impl<'a> Core<'a> {
         status: &watch::Sender<Arc<Status>>,
     ) -> Result<(), Error> {
         let mut net = watch.state();
+        let mut reports = self.health.reports();
         let mut ticks = interval(self.config.edge.tick);
         // After a late tick a whole period again: a rate over less is noise.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -187,6 +199,12 @@ impl<'a> Core<'a> {
                     }
                     let state = net.borrow_and_update().clone();
                     status.send_replace(Arc::new(self.between(&state, &mut ticks)));
+                }
+                Some(found) = reports.recv() => {
+                    if self.health.report(clock() - self.started, found) {
+                        let state = net.borrow().clone();
+                        status.send_replace(Arc::new(self.between(&state, &mut ticks)));
+                    }
                 }
                 Some(command) = commands.recv() => {
                     self.obey(command);
@@ -214,8 +232,11 @@ impl<'a> Core<'a> {
         status::status(self, net, at)
     }
 
-    /// Follows the kernel, and tells what moved no row.
+    /// Follows the kernel and the probes, and tells what moved no row.
     fn follow(&mut self, now: Duration, net: &NetState) {
+        self.health.follow(now, net);
+        let links: Vec<_> = self.publisher.link_ids().collect();
+        self.publisher.shut(health::by_id(self.health.shut(), &links));
         self.publisher.follow(now, net);
         if self.net.as_ref() != Some(net) {
             tell::devices(self.net.as_ref(), net);
@@ -242,7 +263,7 @@ impl<'a> Core<'a> {
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
         let observation =
-            observe::observation(self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
+            observe::observation(self.config, &self.meter, &self.publisher, (&self.sources, &self.health), (at, net), &forced);
         let decision = self.controller.step(now, &observation);
         // The first round knows neither demand nor load.
         let knows = self.meter.before().is_some();
@@ -256,6 +277,11 @@ impl<'a> Core<'a> {
             }
         }
         self.decision = decision;
+        for endpoint in self.health.deaths() {
+            if let Err(error) = self.publisher.bury(now, endpoint, &self.decision) {
+                tracing::error!(%error, "an endpoint that died keeps its id: its flows are not moved");
+            }
+        }
         // What a former daemon left is better than a decision without demand.
         let words = if knows { self.publisher.publish(now, &self.decision) } else { 0 };
         if words as f64 > MANY * self.least_slots() {

@@ -1,9 +1,11 @@
 //! Decision → map writes, in an order that is safe at every point in between.
 //!
 //! A link's row is complete before an endpoint names it, an endpoint's before a slot names it; on the way down it is the
-//! other way round. A slot is one store.
+//! other way round. A slot is one store. The death of an endpoint is in [`burial`].
 
-use std::collections::{BTreeMap, HashMap};
+mod burial;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use burst_common::endpoint::Endpoint;
@@ -13,14 +15,16 @@ use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL, base};
 
+use burial::Graves;
+
 use super::adopt::adopt;
 use super::error::Error;
 use super::links;
 use super::start;
 use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
-use crate::config::model::{Affinity, Config};
-use crate::decide::Decision;
+use crate::config::model::{Affinity, Burst, Config};
+use crate::decide::{ClassDecision, Decision};
 use crate::kernel::{Attachment, Events, Installation, KernelError, Maps, Plan, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::Compiled;
@@ -62,6 +66,9 @@ pub(super) struct Publisher<'a> {
     trace: Trace,
     /// The VLAN devices as they were last published.
     vlans: Option<Vec<(u32, Vlan)>>,
+    /// Links that endpoints (by their number in the configuration) are not to be used over, though they are up.
+    shut: BTreeSet<(usize, u8)>,
+    graves: Graves,
 }
 
 impl<'a> Publisher<'a> {
@@ -112,6 +119,8 @@ impl<'a> Publisher<'a> {
             pins: BTreeMap::new(),
             trace: Trace::default(),
             vlans: None,
+            shut: BTreeSet::new(),
+            graves: Graves::default(),
             classes,
             installation,
         })
@@ -196,6 +205,12 @@ impl<'a> Publisher<'a> {
         Ok(attached)
     }
 
+    /// Says over which links, by id, which endpoints, by their number in the configuration, are not to be used from now on
+    /// though they are up; [`Self::follow`] publishes it.
+    pub(super) fn shut(&mut self, paths: BTreeSet<(usize, u8)>) {
+        self.shut = paths;
+    }
+
     /// Publishes what the kernel says of links and devices, and attaches to devices that came back. One that cannot be
     /// attached to is tried again: all others go on meanwhile.
     pub(super) fn follow(&mut self, now: Duration, net: &NetState) {
@@ -245,9 +260,9 @@ impl<'a> Publisher<'a> {
             let state = self.config.links.iter().zip(&net.links).find(|(link, _)| self.link_id(&link.name) == id);
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
-        for endpoint in &self.compiled.endpoints {
-            let carries =
-                |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
+        for (number, endpoint) in self.compiled.endpoints.iter().enumerate() {
+            let up = |id| net.links.iter().any(|link| self.link_id(&link.name) == id && links::carries(link, endpoint));
+            let carries = |id| !self.shut.contains(&(number, id)) && up(id);
             let row = links::reach(endpoint, carries, mtu);
             let former = maps.endpoint(endpoint.id);
             if (Endpoint { links: row.links, ..former }) != row {
@@ -318,33 +333,46 @@ impl<'a> Publisher<'a> {
             if self.published[index] == weights {
                 continue;
             }
-            let (id, endpoints) = (u16::from(self.classes[index].0), &self.classes[index].1);
-            let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
-            let candidates: Vec<_> = endpoints
-                .iter()
-                .zip(names)
-                .zip(&decided.weights)
-                .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
-                .collect();
-            let able = [4, 6].map(|family| of_family(decided.local, &candidates, |id| self.takes(id, family)));
+            let [v4, v6] = self.able(index, burst, decided);
+            let id = u16::from(self.classes[index].0);
             // What a former daemon left is kept while it is as good as what would be drawn now: the exact weights that
             // it was drawn by are not known, and to draw by others would move slots for nothing.
             let adopted = self.installation.adopted && self.published[index].is_empty();
-            if adopted && [4, 6].iter().zip(&able).all(|(&family, able)| self.fits(GroupId { class: id, family }, able))
-            {
+            let fits = |family, able: &[_]| self.fits(GroupId { class: id, family }, able);
+            if adopted && fits(4, &v4) && fits(6, &v6) {
                 self.published[index] = weights;
                 continue;
             }
             let mut writes = Vec::new();
-            for (family, able) in [4, 6].into_iter().zip(able) {
-                let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
-                writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
+            for (group, assignment) in self.drawn(index, decision) {
+                writes.extend(self.table.retarget(now, group, &assignment));
             }
             self.store(&writes);
             words += writes.len();
             self.published[index] = weights;
         }
         words
+    }
+
+    /// The candidates that the slots of IPv4 and IPv6 of a class are drawn among.
+    fn able(&self, class: usize, burst: &Burst, decided: &ClassDecision) -> [Vec<Candidate>; 2] {
+        let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
+        let candidates: Vec<_> = (self.classes[class].1.iter().zip(names).zip(&decided.weights))
+            .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
+            .collect();
+        [4, 6].map(|family| of_family(decided.local, &candidates, |id| self.takes(id, family)))
+    }
+
+    /// Where a decision sends the slots of a class: of none, where there is none.
+    fn drawn(&self, class: usize, decision: &Decision) -> Vec<(GroupId, Vec<EndpointId>)> {
+        let configured = &self.config.classes[class];
+        let (Some(burst), Some(decided)) = (&configured.burst, decision.classes.get(class)) else { return Vec::new() };
+        let id = u16::from(self.classes[class].0);
+        let draw = |(family, able): (u8, Vec<Candidate>)| {
+            let assignment = assign(space(self.seed, &configured.name, family), burst.slots, &able);
+            (GroupId { class: id, family }, assignment)
+        };
+        [4, 6].into_iter().zip(self.able(class, burst, decided)).map(draw).collect()
     }
 
     /// Whether the slots of a group are such as these weights give.
@@ -413,7 +441,8 @@ impl<'a> Publisher<'a> {
         for (_, pin) in &pins {
             *self.pins.entry(pin.class).or_default() += 1;
         }
-        let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|_| false);
+        self.graves.visit(now, &pins);
+        let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|id| self.graves.holds(id));
         let former: HashMap<PinKey, Pin> = pins.into_iter().collect();
         // One that was hit since it was read is left to the next sweep, as are those beyond the bound.
         for key in sweep.expired.iter().take(REMOVALS) {

@@ -62,6 +62,7 @@ pub(super) fn status(core: &Core<'_>, net: &NetState, at: Instant) -> Status {
         let (name, device) = (&link.name, &link.device);
         warnings.push(format!("link {name}: the routing table does not send {} by {device}", endpoints.join(", ")));
     }
+    warnings.extend(core.health.warnings());
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     let mut status = Status {
         version: api::VERSION,
@@ -129,6 +130,7 @@ fn burst(core: &Core<'_>, index: usize, class: &Class, burst: &Burst, at: Instan
                 name,
                 reachable: row.links != 0,
                 links: links(core, row.links),
+                health: core.health.view(at - core.started, index, place),
                 share: Share {
                     wanted: decided.weights.get(place).copied().unwrap_or(0.0),
                     achieved: opened.share(&[place]),

@@ -16,6 +16,7 @@ fn endpoint(address: &str, links: &[&str], wanted: f64) -> Endpoint {
         name: format!("reserved/{address}"),
         reachable: !links.is_empty(),
         links: links.iter().map(|link| (*link).to_owned()).collect(),
+        health: None,
         share: Share { wanted, achieved: Some(wanted) },
         out: traffic(1200, 1.5e9),
         back: traffic(2400, 250e6),
