@@ -73,7 +73,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let events = events::read(publisher.events()?, publisher.link_names(), watch.state());
-    let health = Health::start(config, &watch.state(), &stopped)?;
+    let health = Health::start(config, publisher.unproven(), &watch.state(), &stopped)?;
     let mut core = Core::new(config, publisher, sources, health, events);
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
@@ -235,12 +235,28 @@ impl<'a> Core<'a> {
     /// Follows the kernel and the probes, and tells what moved no row.
     fn follow(&mut self, now: Duration, net: &NetState) {
         self.health.follow(now, net);
+        self.bury(now);
         let links: Vec<_> = self.publisher.link_ids().collect();
         self.publisher.shut(health::by_id(self.health.shut(), &links));
         self.publisher.follow(now, net);
         if self.net.as_ref() != Some(net) {
             tell::devices(self.net.as_ref(), net);
             self.net = Some(net.clone());
+        }
+    }
+
+    /// Gives away the flows of who died, by the last decision there was: the next is made when rates are known.
+    fn bury(&mut self, now: Duration) {
+        // Nobody dies before the first.
+        let deaths = self.health.deaths();
+        if deaths.is_empty() {
+            return;
+        }
+        let decision = self.health.without(&self.decision);
+        for endpoint in deaths {
+            if let Err(error) = self.publisher.bury(now, endpoint, &decision) {
+                tracing::error!(%error, "an endpoint that died keeps its id, and its flows stay with it");
+            }
         }
     }
 
@@ -277,11 +293,6 @@ impl<'a> Core<'a> {
             }
         }
         self.decision = decision;
-        for endpoint in self.health.deaths() {
-            if let Err(error) = self.publisher.bury(now, endpoint, &self.decision) {
-                tracing::error!(%error, "an endpoint that died keeps its id: its flows are not moved");
-            }
-        }
         // What a former daemon left is better than a decision without demand.
         let words = if knows { self.publisher.publish(now, &self.decision) } else { 0 };
         if words as f64 > MANY * self.least_slots() {

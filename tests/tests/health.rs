@@ -197,12 +197,19 @@ fn an_endpoint_that_dies_gives_its_flows_away_and_comes_back_as_another() -> Res
     // All of these are with the second.
     let held = hold_both(&topology)?;
     held.iter().try_for_each(Held::exchange)?;
-    // A new daemon knows the endpoint by its new id.
+    // A new daemon knows the endpoint by its new id, and does not try it with flows.
     daemon.kill()?;
     daemon.start_again()?;
-    assert_eq!(ids(&names(&daemon)?, 0), new);
-    held.iter().try_for_each(Held::exchange)?;
     daemon.shift(100.0)?;
+    assert_eq!(places(&topology, 16)?, BTreeSet::from([Site::Cloud]));
+    let unproven = |health: &&EndpointHealth| health.state == HealthState::Unproven;
+    let times = |why: &str| why.strip_prefix("connection refused, ")?.strip_suffix(" times")?.parse::<u32>().ok();
+    let tried = |health: &EndpointHealth| health.paths.iter().any(|path| times(&path.why).is_some_and(|times| times > 4));
+    until(&daemon, "both its addresses to be refused again and again", |all| all.iter().filter(|one| tried(one)).count() == 2)?;
+    assert_eq!(healths(&daemon)?.iter().filter(unproven).count(), 2);
+    assert_eq!(ids(&names(&daemon)?, 0), new);
+    assert!(named(&daemon)?.is_disjoint(&new));
+    held.iter().try_for_each(Held::exchange)?;
 
     first = servers::start_endpoint(&topology, &dirs[2], 0)?;
     let took = until(&daemon, "all to be healthy", all(HealthState::Healthy))?;

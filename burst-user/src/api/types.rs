@@ -172,6 +172,8 @@ pub struct EndpointHealth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthState {
+    /// No flow is with it, and it was not well since the daemon started: no new flows.
+    Unproven,
     /// It takes new flows.
     Healthy,
     /// It answers that it is not well, or too slowly: no new flows.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::error::Error;
 use crate::api::types as api;
 use crate::config::model::{Config, Tier};
+use crate::decide::{ClassDecision, Decision};
 use crate::health::{self, Event, Found, Matrix, Outcome, PathView, Place, Probers, Spec, State, Target, Voice};
 use crate::netlink::NetState;
 
@@ -36,13 +37,15 @@ struct Probed {
 }
 
 impl Health {
-    /// Starts to probe what the configuration says is to be probed.
+    /// Starts to probe what the configuration says is to be probed; `unproven` are those, by their number in the
+    /// configuration, that no flow is with.
     pub(super) fn start(
         config: &Config,
+        unproven: &BTreeSet<usize>,
         net: &watch::Receiver<NetState>,
         shutdown: &watch::Receiver<bool>,
     ) -> Result<Self, Error> {
-        let (specs, probed) = probed(config);
+        let (specs, probed) = probed(config, unproven);
         let hops = |links: &[usize]| links.iter().map(|&link| (link, config.links[link].next_hop)).collect();
         let target = |(spec, probed): (_, &Probed)| Target { spec, address: probed.address, links: hops(&probed.links) };
         let targets: Vec<_> = specs.iter().zip(&probed).map(target).collect();
@@ -76,7 +79,8 @@ impl Health {
         news
     }
 
-    /// What is not to be used though its link is up: number of the endpoint in the configuration, and of the link.
+    /// What is not to be used though its link is up: number of the endpoint in the configuration, and of the link. Who died
+    /// has to be buried before: new flows that slots still send to it would be local, and would not be remembered to be.
     pub(super) fn shut(&self) -> impl Iterator<Item = (usize, usize)> {
         self.probed.iter().enumerate().flat_map(move |(endpoint, probed)| {
             let shut = move |path: &usize| self.matrix.is_shut(Place { endpoint, path: *path });
@@ -92,6 +96,16 @@ impl Health {
     /// Those that died since this was asked last: class, and place in it.
     pub(super) fn deaths(&mut self) -> Vec<(usize, usize)> {
         self.deaths.drain(..).map(|endpoint| self.probed[endpoint].at).collect()
+    }
+
+    /// A decision, as it is without those that take no new flows: their part goes to the others of their class, else it is
+    /// local. It holds until the next is made, which knows more.
+    pub(super) fn without(&self, decision: &Decision) -> Decision {
+        let mut decision = decision.clone();
+        for (class, decided) in decision.classes.iter_mut().enumerate() {
+            without(decided, |place| self.accepts(class, place));
+        }
+        decision
     }
 
     fn find(&self, class: usize, place: usize) -> Option<usize> {
@@ -120,6 +134,7 @@ impl Health {
             let (state, _, why) = self.matrix.state(endpoint);
             match state {
                 State::Healthy => {}
+                State::Unproven => found.push(format!("endpoint {} is not used before it has answered: {why}", spec.name)),
                 // Said of every endpoint without a link.
                 State::Unreachable => continue,
                 State::Failing | State::Suspect | State::Dead => found.push(format!("endpoint {} is {state}: {why}", spec.name)),
@@ -161,6 +176,8 @@ impl Health {
                 Event::State { endpoint, from, to, why } => {
                     let name = &specs[endpoint].name;
                     match to {
+                        // It is so from the beginning, or not at all.
+                        State::Unproven => {}
                         State::Healthy => tracing::info!(endpoint = name, %from, why, "endpoint is healthy"),
                         State::Failing => tracing::warn!(endpoint = name, %from, why, "endpoint is failing: no new flows"),
                         State::Suspect => {
@@ -185,8 +202,21 @@ impl Health {
     }
 }
 
+fn without(decided: &mut ClassDecision, accepts: impl Fn(usize) -> bool) {
+    let all: f64 = decided.weights.iter().sum();
+    for (_, weight) in decided.weights.iter_mut().enumerate().filter(|(place, _)| !accepts(*place)) {
+        *weight = 0.0;
+    }
+    let left: f64 = decided.weights.iter().sum();
+    if left > 0.0 {
+        decided.weights.iter_mut().for_each(|weight| *weight *= all / left);
+    } else {
+        decided.local += all;
+    }
+}
+
 /// The endpoints that the configuration says are to be probed.
-fn probed(config: &Config) -> (Vec<Spec>, Vec<Probed>) {
+fn probed(config: &Config, unproven: &BTreeSet<usize>) -> (Vec<Spec>, Vec<Probed>) {
     let (mut all, mut number) = (Vec::new(), 0);
     for (index, class) in config.classes.iter().enumerate() {
         let mut place = 0;
@@ -200,6 +230,7 @@ fn probed(config: &Config) -> (Vec<Spec>, Vec<Probed>) {
                         tier: tier.name.clone(),
                         links: tier.links.clone(),
                         check: check.clone(),
+                        proven: !unproven.contains(&number),
                     };
                     all.push((spec, Probed { at: (index, place), number, address, links: links(config, tier) }));
                 }
@@ -226,6 +257,7 @@ fn ago(now: Duration, at: Duration) -> f64 {
 
 fn of(state: State) -> api::HealthState {
     match state {
+        State::Unproven => api::HealthState::Unproven,
         State::Healthy => api::HealthState::Healthy,
         State::Failing => api::HealthState::Failing,
         State::Suspect => api::HealthState::Suspect,
@@ -255,10 +287,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_part_of_who_takes_none_goes_to_the_others_else_it_is_local() {
+        let of = |local, weights: [f64; 3]| ClassDecision {
+            wanted: local,
+            local,
+            weights: weights.to_vec(),
+            tiers: vec![],
+            demand: 0.0,
+            rate: 0.0,
+            local_rate: 0.0,
+            load: None,
+            capacity: None,
+            limits: vec![],
+            reason: String::new(),
+        };
+        for (local, weights, takes, then, left) in [
+            (0.4, [0.3, 0.2, 0.1], [true; 3], 0.4, [0.3, 0.2, 0.1]),
+            (0.4, [0.3, 0.2, 0.1], [false, true, true], 0.4, [0.0, 0.4, 0.2]),
+            (0.4, [0.3, 0.3, 0.0], [false, false, true], 1.0, [0.0; 3]),
+            (1.0, [0.0; 3], [false, true, true], 1.0, [0.0; 3]),
+        ] {
+            let mut decided = of(local, weights);
+            without(&mut decided, |place| takes[place]);
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+            let all = decided.weights.iter().zip(left).all(|(a, b)| near(*a, b));
+            assert!(near(decided.local, then) && all, "{weights:?} {takes:?}: {decided:?}");
+        }
+    }
+
+    #[test]
     fn every_endpoint_with_an_address_is_probed_where_its_tier_says_so() {
         let text = include_str!("../../../docs/examples/burst.toml");
         let config = crate::config::parse(text, "f").unwrap_or_else(|refused| panic!("{refused}")).config;
-        let (specs, probed) = probed(&config);
+        let (specs, probed) = probed(&config, &BTreeSet::new());
         let named: Vec<_> = specs.iter().zip(&probed).map(|(spec, probed)| (spec.name.as_str(), probed.number)).collect();
         let names: Vec<_> = config
             .classes

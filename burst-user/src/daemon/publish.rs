@@ -68,6 +68,8 @@ pub(super) struct Publisher<'a> {
     vlans: Option<Vec<(u32, Vlan)>>,
     /// Links that endpoints (by their number in the configuration) are not to be used over, though they are up.
     shut: BTreeSet<(usize, u8)>,
+    /// Endpoints (by their number in the configuration) that are probed and had no flows at the start.
+    unproven: BTreeSet<usize>,
     graves: Graves,
 }
 
@@ -97,6 +99,9 @@ impl<'a> Publisher<'a> {
         let mut table = Table::adopt(Duration::ZERO, seed, &groups, |index| maps.slot(index as usize).word());
         adopt(config, &compiled, &mut table, &mut installation.maps)?;
         let maps = &installation.maps;
+        let unproven = burial::unproven(config, &compiled, &table, maps);
+        let ways = |number: usize| compiled.endpoints[number].links.iter().map(move |&link| (number, link));
+        let shut = unproven.iter().copied().flat_map(ways).collect();
         let control = maps.control();
         let counters = maps.class_counters();
         let refused = classes
@@ -119,7 +124,8 @@ impl<'a> Publisher<'a> {
             pins: BTreeMap::new(),
             trace: Trace::default(),
             vlans: None,
-            shut: BTreeSet::new(),
+            shut,
+            unproven,
             graves: Graves::default(),
             classes,
             installation,
@@ -203,6 +209,11 @@ impl<'a> Publisher<'a> {
         give_back_memory();
         self.attached = devices.into_iter().map(|device| (device.name, device.ifindex, device.mac)).collect();
         Ok(attached)
+    }
+
+    /// Endpoints, by their number in the configuration, that are probed and had no flows at the start.
+    pub(super) fn unproven(&self) -> &BTreeSet<usize> {
+        &self.unproven
     }
 
     /// Says over which links, by id, which endpoints, by their number in the configuration, are not to be used from now on

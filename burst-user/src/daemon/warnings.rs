@@ -63,9 +63,12 @@ fn of_events(events: &api::Events, found: &mut Vec<String>) {
 
 fn of_burst(class: &str, burst: &Burst, mode: Mode, found: &mut Vec<String>) {
     for tier in &burst.tiers {
-        // That one is dead is said with its reason.
-        let dead = |endpoint: &Endpoint| endpoint.health.as_ref().is_some_and(|health| health.state == HealthState::Dead);
-        let gone: Vec<_> = tier.endpoints.iter().filter(|endpoint| !endpoint.reachable && !dead(endpoint)).collect();
+        // Of these it is said with the reason.
+        let said = |endpoint: &Endpoint| {
+            let state = endpoint.health.as_ref().map(|health| health.state);
+            matches!(state, Some(HealthState::Dead | HealthState::Unproven))
+        };
+        let gone: Vec<_> = tier.endpoints.iter().filter(|endpoint| !endpoint.reachable && !said(endpoint)).collect();
         let all = tier.endpoints.len();
         match gone[..] {
             [] => {}

@@ -22,6 +22,8 @@ pub struct Spec {
     pub links: Vec<String>,
     /// How it is probed and judged.
     pub check: Health,
+    /// Whether flows may be with it: then it counts as well until it is found not to be. Else it has to be found well first.
+    pub proven: bool,
 }
 
 /// A path, by its number: of the endpoint among all, and of the link among the endpoint's.
@@ -99,10 +101,10 @@ pub struct PathView {
 }
 
 impl Matrix {
-    /// Everything counts as up until it was probed.
+    /// Nothing was probed yet.
     #[must_use]
     pub fn new(now: Duration, specs: Vec<Spec>) -> Self {
-        let members = specs.iter().map(|spec| Member::new(now, spec.links.len())).collect();
+        let members = specs.iter().map(|spec| Member::new(now, spec.links.len(), spec.proven)).collect();
         Self { specs, members, doubts: Vec::new() }
     }
 
@@ -147,10 +149,7 @@ impl Matrix {
         let mut events = Vec::new();
         let before: Vec<State> = self.members.iter().map(|member| member.state).collect();
         for member in &mut self.members {
-            let state = match member.state {
-                State::Dead if !member.has_risen() => State::Dead,
-                _ => member.judge(),
-            };
+            let state = member.stand();
             if member.state != state {
                 (member.state, member.since, member.died_of) = (state, now, None);
             }
@@ -199,7 +198,7 @@ impl Matrix {
             let (mut failing, mut of) = (0, 0);
             for (_, member) in self.specs.iter().zip(&self.members).filter(|(spec, _)| belongs(spec)) {
                 let (counts, fails) = match member.state {
-                    State::Unreachable => (false, false),
+                    State::Unreachable | State::Unproven => (false, false),
                     State::Dead => {
                         let with_it = member.died_of.is_some_and(near);
                         (with_it, with_it)

@@ -9,6 +9,8 @@ use crate::config::model::Health;
 /// How an endpoint stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// No flow is with it, and it was not well yet: no new flows.
+    Unproven,
     /// It takes new flows.
     Healthy,
     /// It is there and says that it is not well: no new flows.
@@ -26,6 +28,7 @@ impl State {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Unproven => "unproven",
             Self::Healthy => "healthy",
             Self::Failing => "failing",
             Self::Suspect => "suspect",
@@ -53,8 +56,20 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(now: Duration, paths: usize) -> Self {
-        Self { paths: vec![Path::new(now); paths], state: State::Healthy, since: now, died_of: None }
+    pub(super) fn new(now: Duration, paths: usize, proven: bool) -> Self {
+        let path = Path::new(now, proven);
+        let state = if proven { State::Healthy } else { State::Unproven };
+        Self { paths: vec![path; paths], state, since: now, died_of: None }
+    }
+
+    /// What it is now by all that is known of it. Who has no flows, or has lost them, has to rise first; but nobody can where
+    /// no probe can be sent, and then links have to do.
+    pub(super) fn stand(&self) -> State {
+        match self.state {
+            State::Dead if !self.has_risen() => State::Dead,
+            State::Unproven if !self.has_risen() && (self.speaks() || self.linked().next().is_none()) => State::Unproven,
+            _ => self.judge(),
+        }
     }
 
     /// Whether a path that carries is spoken for.
@@ -80,7 +95,7 @@ impl Member {
     }
 
     /// How it stands now by what its paths say alone; never dead.
-    pub(super) fn judge(&self) -> State {
+    fn judge(&self) -> State {
         if self.linked().next().is_none() {
             return State::Unreachable;
         }
@@ -137,7 +152,7 @@ impl Member {
     /// Whether packets are not to be sent over a path. Of a suspect all are as good as any.
     pub(super) fn is_shut(&self, path: usize) -> bool {
         match self.state {
-            State::Dead => true,
+            State::Dead | State::Unproven => true,
             State::Suspect | State::Unreachable => false,
             State::Healthy | State::Failing => self.paths.get(path).is_some_and(Path::is_shut),
         }
@@ -155,6 +170,7 @@ impl Member {
             State::Failing => say(&|path| path.ill && path.up),
             State::Unreachable => "no link to it is up".to_owned(),
             State::Suspect | State::Dead if !self.speaks() => "no path is probed".to_owned(),
+            State::Unproven => say(&|_| true),
             State::Suspect | State::Dead => say(&|path| path.voice == Voice::Probed),
         }
     }

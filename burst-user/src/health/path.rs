@@ -35,7 +35,7 @@ pub(super) struct Path {
     pub(super) since: Duration,
     /// When the failures began that it has not risen from.
     pub(super) failing: Option<Duration>,
-    /// Answers in a row that the endpoint is there but not well made it ill; until it was well so often.
+    /// Answers in a row that the endpoint is there but not well make it ill; until it was well often enough in a row.
     pub(super) ill: bool,
     /// When the last probe ended, and how.
     pub(super) last: Option<(Duration, Outcome)>,
@@ -52,14 +52,15 @@ pub(super) struct Path {
 }
 
 impl Path {
-    pub(super) fn new(now: Duration) -> Self {
+    /// Up, or to be proven well first.
+    pub(super) fn new(now: Duration, up: bool) -> Self {
         Self {
             link: false,
             voice: Voice::Waiting,
-            up: true,
+            up,
             since: now,
             failing: None,
-            ill: false,
+            ill: !up,
             last: None,
             heard: None,
             carried: 0,
@@ -157,7 +158,7 @@ impl Path {
         if self.up {
             (self.up, self.since) = (false, now);
         }
-        (self.carried, self.well) = (0, 0);
+        (self.carried, self.well, self.ill) = (0, 0, true);
         self.failing.get_or_insert(now);
     }
 

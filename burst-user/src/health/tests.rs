@@ -29,6 +29,7 @@ fn spec(tier: &str, number: usize) -> Spec {
         tier: tier.into(),
         links: vec!["dx-1".into(), "dx-2".into()],
         check: check(),
+        proven: true,
     }
 }
 
@@ -149,6 +150,30 @@ fn who_was_dead_rises_after_successes_in_a_row_and_not_by_a_link_that_returns() 
         })
         .collect();
     assert_eq!(told, [(State::Healthy, State::Dead), (State::Dead, State::Healthy)]);
+}
+
+#[test]
+fn who_has_no_flows_has_to_be_well_first_and_cannot_die() {
+    let unproven = Spec { proven: false, ..spec("reserved", 0) };
+    let rows = [
+        ("well once", vec![Some(OK)], State::Unproven, true),
+        ("well twice", vec![Some(OK); 2], State::Healthy, false),
+        ("refused for ever", vec![Some(Refused); 100], State::Unproven, true),
+        ("not well for ever", vec![Some(Status(503)); 100], State::Failing, false),
+        ("cannot be probed", vec![None], State::Healthy, false),
+        ("refused, then well", [vec![Some(Refused); 9], vec![Some(OK); 2]].concat(), State::Healthy, false),
+    ];
+    for (name, found, state, shut) in rows {
+        let specs = vec![unproven.clone(), spec("reserved", 1), spec("reserved", 2)];
+        let matrix = Matrix::new(Duration::ZERO, specs);
+        let mut world = World { matrix, now: Duration::ZERO, links: [true; 2], events: Vec::new() };
+        assert_eq!((world.states()[0], world.shut(0)), (State::Unproven, [true; 2]), "{name}");
+        for outcome in found {
+            let report = outcome.map_or(Report::Unprobed("no route".into()), Report::Probed);
+            world.rounds(1, |endpoint, _| Some(if endpoint == 0 { report.clone() } else { Report::Probed(OK) }));
+        }
+        assert_eq!((world.states()[0], world.shut(0)), (state, [shut; 2]), "{name}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(super) fn state(endpoint: &Endpoint) -> String {
     let Some(health) = &endpoint.health else { return via };
     let since = span(health.since_s);
     match health.state {
+        HealthState::Unproven => "unproven: no new flows before it has answered".to_owned(),
         HealthState::Healthy => format!("healthy, {via}"),
         HealthState::Failing => format!("FAILING for {since}: no new flows, {via}"),
         HealthState::Suspect => format!("SUSPECT for {since}: no new flows, {via}"),

@@ -1,18 +1,23 @@
-//! The death of an endpoint: its flows go where its slots are drawn without it, and its name lives on under another id.
+//! The death of an endpoint: its flows go where its slots are drawn without it, and its name lives on under another id. And
+//! who is not known to live, at the start.
 //!
 //! One way: what died is never named again as long as anything may remember it. The order is safe at every point in between:
 //! the new id has name and row before anything names it, no slot names the old one before its row loses its links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use burst_common::pin::{Pin, PinKey};
 use burst_common::slot::EndpointId;
 
 use super::Publisher;
+use crate::config::model::Config;
 use crate::daemon::error::Error;
 use crate::decide::Decision;
+use crate::kernel::Maps;
+use crate::policy::compile::Compiled;
 use crate::policy::ids::{Names, succeed};
+use crate::slots::Table;
 
 /// How long nothing may have named a dead id before it is given again: longer than an opener is remembered anywhere.
 const FORGOTTEN: Duration = Duration::from_secs(60);
@@ -38,6 +43,16 @@ impl Graves {
             }
         }
     }
+}
+
+/// Endpoints, by their number in the configuration, that are probed and that no flow can be with: none of their links was in
+/// use, as of one that is new or died under a former daemon, and no slot names them.
+pub(super) fn unproven(config: &Config, compiled: &Compiled, table: &Table, maps: &Maps) -> BTreeSet<usize> {
+    let tiers = config.classes.iter().filter_map(|class| class.burst.as_ref()).flat_map(|burst| &burst.tiers);
+    let probed = tiers.flat_map(|tier| tier.endpoint_names().into_iter().map(|_| tier.health.is_some()));
+    let numbered = probed.zip(&compiled.endpoints).enumerate();
+    let idle = |id| maps.endpoint(id).links == 0 && !table.names(id);
+    numbered.filter(|(_, (probed, endpoint))| *probed && idle(endpoint.id)).map(|(number, _)| number).collect()
 }
 
 impl Publisher<'_> {
