@@ -140,13 +140,7 @@ struct Core<'a> {
 }
 
 impl<'a> Core<'a> {
-    fn new(
-        config: &'a Config,
-        publisher: Publisher<'a>,
-        sources: Sources,
-        health: Health,
-        events: Reader,
-    ) -> Self {
+    fn new(config: &'a Config, publisher: Publisher<'a>, sources: Sources, health: Health, events: Reader) -> Self {
         let mut controller = Controller::new(config);
         let mut told = vec![Told::new(1.0); config.classes.len()];
         for (class, local) in publisher.local_shares() {
@@ -278,8 +272,14 @@ impl<'a> Core<'a> {
         self.meter.read(now, &self.publisher);
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
-        let observation =
-            observe::observation(self.config, &self.meter, &self.publisher, (&self.sources, &self.health), (at, net), &forced);
+        let observation = observe::observation(
+            self.config,
+            &self.meter,
+            &self.publisher,
+            (&self.sources, &self.health),
+            (at, net),
+            &forced,
+        );
         let decision = self.controller.step(now, &observation);
         // The first round knows neither demand nor load.
         let knows = self.meter.before().is_some();

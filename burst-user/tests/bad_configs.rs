@@ -375,10 +375,7 @@ fn health_is_what_the_file_says_and_what_it_leaves_out() {
         (r#"{ tcp = ":8080" }"#, plain.clone()),
         (r#"{ http = ":8080/healthz?deep=1" }"#, Health { probe: http("/healthz?deep=1"), ..plain.clone() }),
         (r#"{ http = ":8080" }"#, Health { probe: http("/"), ..plain.clone() }),
-        (
-            r#"{ tcp = ":8080", every = "200ms" }"#,
-            Health { every: ms(200), timeout: ms(200), ..plain.clone() },
-        ),
+        (r#"{ tcp = ":8080", every = "200ms" }"#, Health { every: ms(200), timeout: ms(200), ..plain.clone() }),
         (
             r#"{ tcp = ":8080", every = "5s", timeout = "5s", fall = 1, rise = 100, dead_after = "1s" }"#,
             Health { every: ms(5000), timeout: ms(5000), fall: 1, rise: 100, dead_after: ms(1000), ..plain.clone() },

@@ -16,9 +16,7 @@ use burst_tests::netns::Namespace;
 use burst_tests::poll;
 use burst_tests::servers::{self, Limits, LocalSite, Nginx, Site};
 use burst_tests::sniffer::Sniffer;
-use burst_tests::topology::{
-    CLOUD_PORT, FIRST_ENDPOINT, Family, Options, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology,
-};
+use burst_tests::topology::{CLOUD_PORT, FIRST_ENDPOINT, Family, Options, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology};
 
 /// Four times a second; thrice makes a fall.
 const HTTP: &str = r#"{ http = ":8080/", every = "250ms", timeout = "250ms", fall = 3, rise = 2, dead_after = "20s" }"#;
@@ -92,7 +90,8 @@ fn silence(router: &Namespace, what: &str) -> Result<()> {
 }
 
 #[test]
-fn a_line_that_is_silently_dead_behind_its_router_loses_its_packets_to_the_other_and_no_connection_breaks() -> Result<()> {
+fn a_line_that_is_silently_dead_behind_its_router_loses_its_packets_to_the_other_and_no_connection_breaks() -> Result<()>
+{
     let topology = Topology::with(Options { second_line: true, ..Options::default() })?;
     let _local = LocalSite::start(&topology, Limits::default())?;
     let _cloud = servers::start_cloud(&topology)?;
@@ -204,8 +203,11 @@ fn an_endpoint_that_dies_gives_its_flows_away_and_comes_back_as_another() -> Res
     assert_eq!(places(&topology, 16)?, BTreeSet::from([Site::Cloud]));
     let unproven = |health: &&EndpointHealth| health.state == HealthState::Unproven;
     let times = |why: &str| why.strip_prefix("connection refused, ")?.strip_suffix(" times")?.parse::<u32>().ok();
-    let tried = |health: &EndpointHealth| health.paths.iter().any(|path| times(&path.why).is_some_and(|times| times > 4));
-    until(&daemon, "both its addresses to be refused again and again", |all| all.iter().filter(|one| tried(one)).count() == 2)?;
+    let tried =
+        |health: &EndpointHealth| health.paths.iter().any(|path| times(&path.why).is_some_and(|times| times > 4));
+    until(&daemon, "both its addresses to be refused again and again", |all| {
+        all.iter().filter(|one| tried(one)).count() == 2
+    })?;
     assert_eq!(healths(&daemon)?.iter().filter(unproven).count(), 2);
     assert_eq!(ids(&names(&daemon)?, 0), new);
     assert!(named(&daemon)?.is_disjoint(&new));

@@ -47,7 +47,8 @@ impl Health {
     ) -> Result<Self, Error> {
         let (specs, probed) = probed(config, unproven);
         let hops = |links: &[usize]| links.iter().map(|&link| (link, config.links[link].next_hop)).collect();
-        let target = |(spec, probed): (_, &Probed)| Target { spec, address: probed.address, links: hops(&probed.links) };
+        let target =
+            |(spec, probed): (_, &Probed)| Target { spec, address: probed.address, links: hops(&probed.links) };
         let targets: Vec<_> = specs.iter().zip(&probed).map(target).collect();
         let (probers, reports) = health::spawn(&targets, net, shutdown)?;
         let matrix = Matrix::new(Duration::ZERO, specs);
@@ -134,14 +135,20 @@ impl Health {
             let (state, _, why) = self.matrix.state(endpoint);
             match state {
                 State::Healthy => {}
-                State::Unproven => found.push(format!("endpoint {} is not used before it has answered: {why}", spec.name)),
+                State::Unproven => {
+                    found.push(format!("endpoint {} is not used before it has answered: {why}", spec.name))
+                }
                 // Said of every endpoint without a link.
                 State::Unreachable => continue,
-                State::Failing | State::Suspect | State::Dead => found.push(format!("endpoint {} is {state}: {why}", spec.name)),
+                State::Failing | State::Suspect | State::Dead => {
+                    found.push(format!("endpoint {} is {state}: {why}", spec.name))
+                }
             }
             for (link, path) in spec.links.iter().zip(self.matrix.paths(endpoint)).filter(|(_, path)| path.link) {
                 match &path.voice {
-                    Voice::Unprobed(why) => found.push(format!("endpoint {} is not probed over {link}: {why}", spec.name)),
+                    Voice::Unprobed(why) => {
+                        found.push(format!("endpoint {} is not probed over {link}: {why}", spec.name))
+                    }
                     Voice::Probed if !path.up && state == State::Healthy => {
                         found.push(format!("endpoint {} is not used over {link}: {}", spec.name, path.why));
                     }
@@ -179,7 +186,9 @@ impl Health {
                         // It is so from the beginning, or not at all.
                         State::Unproven => {}
                         State::Healthy => tracing::info!(endpoint = name, %from, why, "endpoint is healthy"),
-                        State::Failing => tracing::warn!(endpoint = name, %from, why, "endpoint is failing: no new flows"),
+                        State::Failing => {
+                            tracing::warn!(endpoint = name, %from, why, "endpoint is failing: no new flows")
+                        }
                         State::Suspect => {
                             tracing::error!(endpoint = name, %from, why, "endpoint is suspect: no new flows, placed ones stay");
                         }
@@ -187,7 +196,9 @@ impl Health {
                             tracing::error!(endpoint = name, %from, why, "endpoint is dead: its flows move");
                             self.deaths.push(endpoint);
                         }
-                        State::Unreachable => tracing::warn!(endpoint = name, %from, "endpoint is unreachable: no link is up"),
+                        State::Unreachable => {
+                            tracing::warn!(endpoint = name, %from, "endpoint is unreachable: no link is up")
+                        }
                     }
                 }
                 Event::Doubt { set, failing: Some((failing, of)) } => tracing::error!(
@@ -320,13 +331,18 @@ mod tests {
         let text = include_str!("../../../docs/examples/burst.toml");
         let config = crate::config::parse(text, "f").unwrap_or_else(|refused| panic!("{refused}")).config;
         let (specs, probed) = probed(&config, &BTreeSet::new());
-        let named: Vec<_> = specs.iter().zip(&probed).map(|(spec, probed)| (spec.name.as_str(), probed.number)).collect();
+        let named: Vec<_> =
+            specs.iter().zip(&probed).map(|(spec, probed)| (spec.name.as_str(), probed.number)).collect();
         let names: Vec<_> = config
             .classes
             .iter()
             .flat_map(|class| {
                 let tiers = class.burst.iter().flat_map(|burst| &burst.tiers);
-                tiers.flat_map(|tier| tier.endpoint_names().into_iter().map(|name| (format!("{}/{name}", class.name), tier.health.is_some())))
+                tiers.flat_map(|tier| {
+                    tier.endpoint_names()
+                        .into_iter()
+                        .map(|name| (format!("{}/{name}", class.name), tier.health.is_some()))
+                })
             })
             .collect();
         assert!(!named.is_empty() && named.len() < names.len(), "some are, some are not");

@@ -203,7 +203,7 @@ impl Matrix {
                         let with_it = member.died_of.is_some_and(near);
                         (with_it, with_it)
                     }
-                    State::Healthy | State::Failing | State::Suspect => (member.speaks(), member.failing().is_some())
+                    State::Healthy | State::Failing | State::Suspect => (member.speaks(), member.failing().is_some()),
                 };
                 (failing, of) = (failing + usize::from(fails), of + usize::from(counts));
             }

@@ -67,7 +67,9 @@ impl Member {
     pub(super) fn stand(&self) -> State {
         match self.state {
             State::Dead if !self.has_risen() => State::Dead,
-            State::Unproven if !self.has_risen() && (self.speaks() || self.linked().next().is_none()) => State::Unproven,
+            State::Unproven if !self.has_risen() && (self.speaks() || self.linked().next().is_none()) => {
+                State::Unproven
+            }
             _ => self.judge(),
         }
     }

@@ -130,7 +130,9 @@ impl Path {
         };
         let outcome = match probe(self.to, &device, &self.check.probe, self.check.timeout).await {
             Ok(outcome) => outcome,
-            Err(error) => return Report::Unprobed(format!("this host could not send to {} by {device}: {error}", self.to)),
+            Err(error) => {
+                return Report::Unprobed(format!("this host could not send to {} by {device}: {error}", self.to));
+            }
         };
         if !sure {
             sure = matches!(self.takes_the_link(netlink, link).await, Ok(Some(true)));

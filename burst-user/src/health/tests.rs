@@ -251,7 +251,10 @@ fn where_more_than_half_fail_at_once_the_prober_is_suspected_and_nobody_dies() {
             assert_eq!(world.states()[..fail], vec![state; fail], "{name}");
             assert_eq!(world.doubts(), doubts, "{name}");
             assert!((0..fail).all(|endpoint| !world.matrix.accepts(endpoint)), "{name}: no new flows in any case");
-            assert!(state == State::Dead || (0..fail).all(|n| world.shut(n) == [false; 2]), "{name}: placed flows stay");
+            assert!(
+                state == State::Dead || (0..fail).all(|n| world.shut(n) == [false; 2]),
+                "{name}: placed flows stay"
+            );
             assert!(world.states()[fail..].iter().all(|state| *state == State::Healthy), "{name}");
         }
     }
@@ -302,8 +305,7 @@ fn doubt_ends_when_one_of_two_is_well_and_the_other_is_judged_by_itself() {
     assert_eq!((world.states(), world.doubts().len()), (vec![State::Suspect; 2], 1));
     world.rounds(3, |endpoint, _| Some(Report::Probed(if endpoint == 0 { Refused } else { OK })));
     assert_eq!((world.states(), world.doubts().len()), (vec![State::Dead, State::Healthy], 0));
-    let doubts: Vec<_> =
-        world.events.iter().filter(|event| matches!(event, Event::Doubt { .. })).cloned().collect();
+    let doubts: Vec<_> = world.events.iter().filter(|event| matches!(event, Event::Doubt { .. })).cloned().collect();
     let set = || "promo/reserved".to_owned();
     assert_eq!(
         doubts,

@@ -372,8 +372,13 @@ mod tests {
         assert_eq!(succeed(&names, 4, never).unwrap().0, 6);
         let (id, writes) = succeed(&names, 4, |_| true).unwrap();
         names.apply(&writes);
-        assert_eq!((id, names.endpoint(2), names.endpoint(4)), (2, Some("promo/reserved/10.20.0.10"), Some("promo/reserved/10.20.0.10~")));
-        assert!(names.rows()[meta::endpoint_name(4)].is_retired() && !names.rows()[meta::endpoint_name(2)].is_retired());
+        assert_eq!(
+            (id, names.endpoint(2), names.endpoint(4)),
+            (2, Some("promo/reserved/10.20.0.10"), Some("promo/reserved/10.20.0.10~"))
+        );
+        assert!(
+            names.rows()[meta::endpoint_name(4)].is_retired() && !names.rows()[meta::endpoint_name(2)].is_retired()
+        );
     }
 
     #[test]

@@ -255,9 +255,7 @@ pub(super) const VALUES: &[Row] = &[
     (
         "a path for tcp",
         &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { tcp = \":8080/healthz\" }")],
-        &[
-            r#"43:18: error: tcp: `:8080/healthz` is not a probe's target / write a port, such as ":8080""#,
-        ],
+        &[r#"43:18: error: tcp: `:8080/healthz` is not a probe's target / write a port, such as ":8080""#],
     ),
     (
         "a path with a blank",
@@ -269,16 +267,12 @@ pub(super) const VALUES: &[Row] = &[
     (
         "health of nothing",
         &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { every = \"1s\" }")],
-        &[
-            r#"43:10: error: `health` has no `http` / add a line such as `http = ":8080/healthz"`"#,
-        ],
+        &[r#"43:10: error: `health` has no `http` / add a line such as `http = ":8080/healthz"`"#],
     ),
     (
         "two probes",
         &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { http = \":80\", tcp = \":80\" }")],
-        &[
-            "43:12: error: `health` has both `http` and `tcp` / remove one of them",
-        ],
+        &["43:12: error: `health` has both `http` and `tcp` / remove one of them"],
     ),
     (
         "a probe that outlasts its turn",

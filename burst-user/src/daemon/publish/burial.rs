@@ -75,9 +75,8 @@ impl Publisher<'_> {
             self.graves.0.entry(id).or_insert(now);
         }
         let (table, graves) = (&self.table, &self.graves.0);
-        let forgotten = |id| {
-            graves.get(&id).is_some_and(|named| now.saturating_sub(*named) >= FORGOTTEN) && !table.names(id)
-        };
+        let forgotten =
+            |id| graves.get(&id).is_some_and(|named| now.saturating_sub(*named) >= FORGOTTEN) && !table.names(id);
         let (id, [new, old]) = succeed(&names, dead, forgotten)?;
         self.installation.maps.set_names(&[new])?;
         self.graves.0.remove(&id);

@@ -62,7 +62,12 @@ pub(super) fn read(tier: &mut Table<'_>, mode: Option<Mode>) -> Option<Option<He
 }
 
 /// The value of a key, or what stands for it where it is not written; `None` when it is refused.
-fn or<T>(table: &mut Table<'_>, key: &'static str, default: T, read: impl Fn(&DeValue<'_>) -> Leaf<T>) -> Option<At<T>> {
+fn or<T>(
+    table: &mut Table<'_>,
+    key: &'static str,
+    default: T,
+    read: impl Fn(&DeValue<'_>) -> Leaf<T>,
+) -> Option<At<T>> {
     let nowhere: Span = table.span;
     match table.key(key) {
         Some(_) => table.opt(key, read),
