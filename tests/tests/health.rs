@@ -256,7 +256,10 @@ fn where_all_probes_are_refused_at_once_nothing_that_is_placed_moves() -> Result
 
     probed = servers::start_probed(&topology, &dirs[1])?;
     self::until(&daemon, "all to be healthy", all(HealthState::Healthy))?;
-    daemon.until("the shop to leave again", |shop| shop.iter().all(|burst| burst.local.share.wanted == 0.0))?;
+    // Of both families: the first endpoint that is well takes the shop's flows of its own.
+    poll::until("all endpoints to have their part again", PATIENCE, || {
+        Ok(endpoints(&daemon)?.iter().all(|endpoint| endpoint.share.wanted > 0.2).then_some(()))
+    })?;
     assert_eq!(places(&topology, 3)?, BTreeSet::from([Site::Cloud]));
     let warnings = daemon.status()?.warnings;
     assert!(!warnings.iter().any(|text| text.contains("fail at once")), "{warnings:?}");

@@ -14,7 +14,7 @@ pub(super) const WAYS: &[Row] = &[
         "health of a tier without endpoints",
         &[("name = \"flat\"", "name = \"flat\"\nhealth = { tcp = \":80\" }")],
         &[
-            "52:1: error: tier `flat` is of mode nexthop and has `health` / remove `health`: packets keep their destination, so that there is no endpoint to probe; the tier is healthy while a link is up",
+            "53:1: error: tier `flat` is of mode nexthop and has `health` / remove `health`: packets keep their destination, so that there is no endpoint to probe; the tier is healthy while a link is up",
         ],
     ),
     (
