@@ -16,7 +16,9 @@ use burst_tests::netns::Namespace;
 use burst_tests::poll;
 use burst_tests::servers::{self, Limits, LocalSite, Nginx, Site};
 use burst_tests::sniffer::Sniffer;
-use burst_tests::topology::{CLOUD_PORT, FIRST_ENDPOINT, Family, Options, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology};
+use burst_tests::topology::{
+    CLOUD_PORT, FIRST_ENDPOINT, Family, Options, SECOND_DIRECT_CONNECT, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology,
+};
 
 /// Four times a second; thrice makes a fall.
 const HTTP: &str = r#"{ http = ":8080/", every = "250ms", timeout = "250ms", fall = 3, rise = 2, dead_after = "20s" }"#;
@@ -89,6 +91,24 @@ fn silence(router: &Namespace, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Without a route by the second line its paths are not probed, and burst says which routes would do: those do.
+fn routes_that_are_missing_are_named(topology: &Topology, daemon: &Daemon<'_>) -> Result<()> {
+    topology.edge.ip(&format!("route delete 10.20.0.0/24 via {}", SECOND_DIRECT_CONNECT.v4))?;
+    let unprobed = |all: &[EndpointHealth]| -> Vec<String> {
+        let paths = all.iter().flat_map(|health| &health.paths).filter(|path| !path.probed);
+        paths.inspect(|path| assert!(path.up && path.link == "dx-2", "{path:?}")).map(|path| path.why.clone()).collect()
+    };
+    until(daemon, "paths of IPv4 not to be probed", |all| unprobed(all).len() == 2)?;
+    assert!(healths(daemon)?.iter().all(|health| health.state == HealthState::Healthy));
+    for why in unprobed(&healths(daemon)?) {
+        let command = why.split('`').nth(1).context("no command is named")?;
+        println!("not probed; named: {command}");
+        let words: Vec<_> = command.split(' ').skip(1).collect();
+        topology.edge.exec("ip", &words)?;
+    }
+    all_probed(daemon)
+}
+
 #[test]
 fn a_line_that_is_silently_dead_behind_its_router_loses_its_packets_to_the_other_and_no_connection_breaks() -> Result<()>
 {
@@ -97,6 +117,7 @@ fn a_line_that_is_silently_dead_behind_its_router_loses_its_packets_to_the_other
     let _cloud = servers::start_cloud(&topology)?;
     let daemon = Daemon::start(&topology, &with(HTTP))?;
     all_probed(&daemon)?;
+    routes_that_are_missing_are_named(&topology, &daemon)?;
     daemon.shift(100.0)?;
     let held = hold_both(&topology)?;
     assert!(held.iter().flat_map(Held::lines).all(|line| line.site == Some(Site::Cloud)));
