@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use burst::api::types::{Endpoint, EndpointHealth, HealthState};
+use burst::api::types::{Endpoint, EndpointHealth, HealthState, Path};
 use burst_common::meta::endpoint_name;
 use burst_common::slot::LOCAL;
 use burst_tests::client::{self, Page};
@@ -17,7 +17,8 @@ use burst_tests::poll;
 use burst_tests::servers::{self, Limits, LocalSite, Nginx, Site};
 use burst_tests::sniffer::Sniffer;
 use burst_tests::topology::{
-    CLOUD_PORT, FIRST_ENDPOINT, Family, Options, SECOND_DIRECT_CONNECT, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology,
+    CLOUD_PORT, DX_DEVICE, FIRST_ENDPOINT, Family, Options, SECOND_DIRECT_CONNECT, SECOND_TO_EDGE, SHOP, TO_EDGE,
+    Topology,
 };
 
 /// Four times a second; thrice makes a fall.
@@ -91,8 +92,9 @@ fn silence(router: &Namespace, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Without a route by the second line its paths are not probed, and burst says which routes would do: those do.
-fn routes_that_are_missing_are_named(topology: &Topology, daemon: &Daemon<'_>) -> Result<()> {
+/// Without a route by the second line its paths are not probed, and burst says which routes would do: those do. Nor are those
+/// whose answers this host would drop.
+fn what_is_missing_for_probes_is_named(topology: &Topology, daemon: &Daemon<'_>) -> Result<()> {
     topology.edge.ip(&format!("route delete 10.20.0.0/24 via {}", SECOND_DIRECT_CONNECT.v4))?;
     let unprobed = |all: &[EndpointHealth]| -> Vec<String> {
         let paths = all.iter().flat_map(|health| &health.paths).filter(|path| !path.probed);
@@ -106,6 +108,15 @@ fn routes_that_are_missing_are_named(topology: &Topology, daemon: &Daemon<'_>) -
         let words: Vec<_> = command.split(' ').skip(1).collect();
         topology.edge.exec("ip", &words)?;
     }
+    all_probed(daemon)?;
+    // Where answers would be dropped by this host, silence says nothing: IPv4 is routed by the second line now.
+    let strict = format!("net/ipv4/conf/{DX_DEVICE}/rp_filter");
+    topology.edge.sysctl(&[(&strict, "1")])?;
+    until(daemon, "paths that are filtered not to be probed", |all| {
+        let told = |path: &&Path| !path.probed && path.up && path.why.contains("rp_filter=2");
+        all.iter().flat_map(|health| &health.paths).filter(told).count() == 2
+    })?;
+    topology.edge.sysctl(&[(&strict, "0")])?;
     all_probed(daemon)
 }
 
@@ -117,7 +128,7 @@ fn a_line_that_is_silently_dead_behind_its_router_loses_its_packets_to_the_other
     let _cloud = servers::start_cloud(&topology)?;
     let daemon = Daemon::start(&topology, &with(HTTP))?;
     all_probed(&daemon)?;
-    routes_that_are_missing_are_named(&topology, &daemon)?;
+    what_is_missing_for_probes_is_named(&topology, &daemon)?;
     daemon.shift(100.0)?;
     let held = hold_both(&topology)?;
     assert!(held.iter().flat_map(Held::lines).all(|line| line.site == Some(Site::Cloud)));

@@ -15,7 +15,7 @@ use super::matrix::{Place, Spec};
 use super::outcome::Report;
 use super::probe::probe;
 use crate::config::model::Health;
-use crate::netlink::{Error, LinkState, NetState, Netlink};
+use crate::netlink::{Error, LinkState, NetState, Netlink, checks_sources};
 
 /// What a prober found, and where.
 pub type Found = (Place, Report);
@@ -122,6 +122,11 @@ impl Path {
             Ok(device) => device,
             Err(error) => return Report::Unprobed(format!("the device of {} has no name: {error}", link.name)),
         };
+        match self.is_filtered(netlink, link, &device).await {
+            Ok(false) => {}
+            Ok(true) => return Report::Unprobed(self.filter_fix(&device)),
+            Err(error) => return Report::Unprobed(error.to_string()),
+        }
         // Before, so that nothing is sent astray; and after, when the router has been asked for its MAC address.
         let mut sure = match self.takes_the_link(netlink, link).await {
             Ok(Some(false)) => return Report::Unprobed(self.fix(&device)),
@@ -152,6 +157,23 @@ impl Path {
         // The same router under an address of the other family.
         let mac = netlink.neighbour(by, router).await?.and_then(|neighbour| neighbour.mac);
         Ok(mac.map(|mac| Some(mac) == link.next_hop_mac))
+    }
+
+    /// Whether the kernel would drop the answer: strict reverse path filtering takes a packet only by the device that its
+    /// sender is routed by (`fib_validate_source` in net/ipv4/fib_frontend.c). There is none for IPv6 outside netfilter.
+    async fn is_filtered(&self, netlink: &Netlink, link: &LinkState, device: &str) -> Result<bool, Error> {
+        if !self.to.is_ipv4() || !checks_sources(device)? {
+            return Ok(false);
+        }
+        Ok(netlink.way(self.to.ip()).await? != Some(link.neighbour_ifindex))
+    }
+
+    fn filter_fix(&self, device: &str) -> String {
+        let switch = device.replace('.', "/");
+        format!(
+            "strict reverse path filtering drops what {} answers by {device}; `sysctl -w net.ipv4.conf.{switch}.rp_filter=2` lets it in",
+            self.to.ip()
+        )
     }
 
     /// Why it is not probed, and what to do.
