@@ -9,6 +9,7 @@ mod bypass;
 mod error;
 mod events;
 mod fits;
+mod health;
 mod links;
 mod observe;
 mod plan;
@@ -42,6 +43,7 @@ use crate::observe::Sources;
 pub(crate) use bypass::since_boot_s;
 pub use error::Error;
 use events::Reader;
+use health::Health;
 pub(crate) use links::{gateway as gateway_row, reach as endpoint_row, row as link_row};
 use observe::Meter;
 use publish::Publisher;
@@ -82,8 +84,9 @@ pub async fn run(file: &Path, loaded: Loaded) -> Result<(), Error> {
     let sources = crate::observe::spawn(&config.classes, &stopped);
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let events = events::read(publisher.events()?, publisher.link_names(), watch.state(), events::Seen::default());
+    let health = Health::start(config, publisher.unproven(), &watch.state(), &stopped)?;
     let versions = Versions::new(file, version.mark.clone());
-    let mut core = Core::new(Arc::clone(config), publisher, (sources, events), (versions, stopped.clone()));
+    let mut core = Core::new(Arc::clone(config), publisher, (sources, health, events), (versions, stopped.clone()));
     let (status, statuses) = watch::channel(Arc::new(core.tick(&watch.state().borrow())));
     let mut ended = stopped.clone();
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
@@ -133,6 +136,7 @@ struct Core {
     config: Arc<Config>,
     publisher: Publisher,
     sources: Sources,
+    health: Health,
     controller: Controller,
     meter: Meter,
     orders: HashMap<usize, Order>,
@@ -156,7 +160,7 @@ impl Core {
     fn new(
         config: Arc<Config>,
         publisher: Publisher,
-        (sources, events): (Sources, Reader),
+        (sources, health, events): (Sources, Health, Reader),
         (versions, stopped): (Versions, Stopped),
     ) -> Self {
         let mut controller = Controller::new(&config);
@@ -169,6 +173,7 @@ impl Core {
             config,
             publisher,
             sources,
+            health,
             controller,
             meter: Meter::default(),
             orders: HashMap::new(),
@@ -191,6 +196,7 @@ impl Core {
         status: &watch::Sender<Arc<Status>>,
     ) -> Result<(), Error> {
         let mut net = watch.state();
+        let mut reports = self.health.reports();
         let mut ticks = self.ticks();
         let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
         let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
@@ -217,9 +223,16 @@ impl Core {
                     if let Some(new) = self.take_over(prepared, &watch) {
                         (net, watch) = (new.state(), new);
                         ticks = self.ticks();
+                        reports = self.health.reports();
                     }
                     let state = net.borrow_and_update().clone();
                     status.send_replace(Arc::new(self.tick(&state)));
+                }
+                Some(found) = reports.recv() => {
+                    if self.health.report(clock() - self.started, found) {
+                        let state = net.borrow().clone();
+                        status.send_replace(Arc::new(self.between(&state, &mut ticks)));
+                    }
                 }
                 Some(command) = commands.recv() => {
                     self.obey(command);
@@ -254,12 +267,34 @@ impl Core {
         status::status(self, net, at)
     }
 
-    /// Follows the kernel, and tells what moved no row.
+    /// Follows the kernel and the probes, and tells what moved no row.
     fn follow(&mut self, now: Duration, net: &NetState) {
+        self.health.follow(now, net);
+        self.bury(now);
+        let links: Vec<_> = self.publisher.link_ids().collect();
+        self.publisher.shut(health::by_id(self.health.shut(), &links));
         self.publisher.follow(now, net);
         if self.net.as_ref() != Some(net) {
             tell::devices(self.net.as_ref(), net);
             self.net = Some(net.clone());
+        }
+    }
+
+    /// Gives away the flows of who died, by the last decision there was: the next is made when rates are known.
+    fn bury(&mut self, now: Duration) {
+        // Where none was made yet, the dead wait for it.
+        if self.decision.classes.is_empty() {
+            return;
+        }
+        let deaths = self.health.deaths();
+        if deaths.is_empty() {
+            return;
+        }
+        let decision = self.health.without(&self.decision);
+        for endpoint in deaths {
+            if let Err(error) = self.publisher.bury(now, endpoint, &decision) {
+                tracing::error!(%error, "an endpoint that died keeps its id, and its flows stay with it");
+            }
         }
     }
 
@@ -281,8 +316,14 @@ impl Core {
         self.meter.read(now, &self.publisher);
         let forced =
             |class: usize| self.orders.get(&class).map(|order| Forced { offsite: order.offsite, until: order.until });
-        let observation =
-            observe::observation(&self.config, &self.meter, &self.publisher, &self.sources, (at, net), &forced);
+        let observation = observe::observation(
+            &self.config,
+            &self.meter,
+            &self.publisher,
+            (&self.sources, &self.health),
+            (at, net),
+            &forced,
+        );
         let decision = self.controller.step(now, &observation);
         // The first round knows neither demand nor load.
         let knows = self.meter.before().is_some();

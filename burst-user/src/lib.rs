@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod decide;
 pub mod observe;
 pub mod slots;
+pub mod health;
 
 pub mod capture;
 

@@ -2,8 +2,9 @@
 //! the answer to everything.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use burst::config::model::{Affinity, LoadKind, Mode, Sentinel};
+use burst::config::model::{Affinity, Health, LoadKind, Mode, Probe, Sentinel};
 use burst::config::{ConfigError, load, parse};
 use burst::policy::compile::compile;
 use burst::policy::ids::{Ids, Names};
@@ -264,15 +265,14 @@ fn what_this_version_does_not_act_on_is_taken_with_a_warning() {
             ],
         ),
         (
-            "health, price, provision",
+            "price, provision",
             &[(
                 "links = [\"dx-2\"]",
-                "links = [\"dx-2\"]\nhealth = { tcp = \":80\" }\nprice = { per_gb = 0, currency = \"EUR\" }\nprovision = { webhook = \"https://scale.example/promo\" }",
+                "links = [\"dx-2\"]\nprice = { per_gb = 0, currency = \"EUR\" }\nprovision = { webhook = \"https://scale.example/promo\" }",
             )],
             &[
-                "55:10: warning: this version does not act on `health`: endpoints are not probed and are taken to be healthy",
-                "56:9: warning: this version does not act on `price`: cost is not accounted",
-                "57:13: warning: this version does not act on `provision`: capacity is not asked for, the tier is taken to be there",
+                "55:9: warning: this version does not act on `price`: cost is not accounted",
+                "56:13: warning: this version does not act on `provision`: capacity is not asked for, the tier is taken to be there",
             ],
         ),
         (
@@ -356,6 +356,38 @@ fn defaults_are_what_the_model_says() {
 }
 
 #[test]
+fn health_is_what_the_file_says_and_what_it_leaves_out() {
+    let of = |health: &str| {
+        let text = changed("health", &[(r#""20k flows/s""#, &format!("\"20k flows/s\"\nhealth = {health}"))]);
+        let config = parse(&text, "f").unwrap_or_else(|refused| panic!("{health}: {refused}")).config;
+        config.classes[1].burst.as_ref().unwrap().tiers[0].health.clone().unwrap()
+    };
+    let (ms, http) = (Duration::from_millis, |path: &str| Probe::Http { port: 8080, path: path.into() });
+    let plain = Health {
+        probe: Probe::Tcp { port: 8080 },
+        every: ms(1000),
+        timeout: ms(500),
+        fall: 3,
+        rise: 2,
+        dead_after: ms(30_000),
+    };
+    for (text, expected) in [
+        (r#"{ tcp = ":8080" }"#, plain.clone()),
+        (r#"{ http = ":8080/healthz?deep=1" }"#, Health { probe: http("/healthz?deep=1"), ..plain.clone() }),
+        (r#"{ http = ":8080" }"#, Health { probe: http("/"), ..plain.clone() }),
+        (r#"{ tcp = ":8080", every = "200ms" }"#, Health { every: ms(200), timeout: ms(200), ..plain.clone() }),
+        (
+            r#"{ tcp = ":8080", every = "5s", timeout = "5s", fall = 1, rise = 100, dead_after = "1s" }"#,
+            Health { every: ms(5000), timeout: ms(5000), fall: 1, rise: 100, dead_after: ms(1000), ..plain.clone() },
+        ),
+    ] {
+        assert_eq!(of(text), expected, "{text}");
+    }
+    let silent = parse(GOOD, "f").unwrap_or_else(|refused| panic!("{refused}")).config;
+    assert!(silent.classes[1].burst.as_ref().unwrap().tiers[0].health.is_none());
+}
+
+#[test]
 fn a_refusal_shows_the_line_the_value_and_the_fix() {
     let refused =
         parse(&changed("", &[("\"192.0.2.0/24\"", "\"192.0.2.7/24\"")]), "/etc/burst/burst.toml").unwrap_err();
@@ -407,7 +439,6 @@ fn the_example_is_taken_and_says_what_is_not_acted_on() {
     let starts = [
         "this version does not act on `bandwidth`",
         "the load source is left out",
-        "this version does not act on `health`",
         "this version does not act on `price`",
         "this version does not act on `provision`",
         "this version does not act on `event`",

@@ -247,6 +247,7 @@ fn burst_class() -> Burst {
             port: None,
             links: vec!["dx-1".to_owned()],
             capacity: 1.0,
+            health: None,
         }],
     }
 }

@@ -77,6 +77,8 @@ pub struct Settings {
     pub enforce: bool,
     /// `on_exit = "detach"`.
     pub detach_on_exit: bool,
+    /// `health` of the shop's tier.
+    pub health: Option<&'static str>,
     /// `idle_timeout` of the shop.
     pub idle_timeout: Duration,
     /// How long demand must be small before flows come home.
@@ -94,6 +96,7 @@ impl Default for Settings {
             trace: false,
             enforce: false,
             detach_on_exit: false,
+            health: None,
             idle_timeout: Duration::from_secs(2),
             // Longer than any test: what an operator does not order does not happen.
             stabilize: Duration::from_secs(600),
@@ -219,10 +222,12 @@ name      = "reserved"
 {way}
 links     = [{links}]
 capacity  = "100k flows/s"
+{health}
 "#,
         name = class.name,
         dst = quoted(class.families.iter().map(prefix).collect()),
         port = SHOP.port,
+        health = settings.health.map_or_else(String::new, |health| format!("health    = {health}")),
         idle = settings.idle_timeout.as_millis(),
         stabilize = settings.stabilize.as_millis(),
         links = quoted(links(topology, settings).iter().map(|(name, ..)| format!("\"{name}\"")).collect()),

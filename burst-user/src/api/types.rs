@@ -178,8 +178,11 @@ pub struct Endpoint {
     pub name: String,
     /// Whether packets can be sent to it now.
     pub reachable: bool,
-    /// Names of its links that are up.
+    /// Names of its links that are in use.
     pub links: Vec<String>,
+    /// What its probes say; `None`: it is not probed.
+    #[serde(default)]
+    pub health: Option<EndpointHealth>,
     /// Its share of new flows.
     pub share: Share,
     /// Towards it, since the maps were made.
@@ -187,6 +190,56 @@ pub struct Endpoint {
     /// From it, since the maps were made.
     #[serde(rename = "in")]
     pub back: Traffic,
+}
+
+/// How an endpoint stands by its probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndpointHealth {
+    /// In a word.
+    pub state: HealthState,
+    /// Seconds since it stands so.
+    pub since_s: f64,
+    /// Why, in words.
+    pub why: String,
+    /// Over each of its links, in the order of the configuration.
+    pub paths: Vec<Path>,
+}
+
+/// In a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthState {
+    /// No flow is with it, and it was not well since the daemon started: no new flows.
+    Unproven,
+    /// It takes new flows.
+    Healthy,
+    /// It answers that it is not well, or too slowly: no new flows.
+    Failing,
+    /// It fails through all its links: no new flows; those that are placed stay.
+    Suspect,
+    /// Its flows were given to others.
+    Dead,
+    /// None of its links is up.
+    Unreachable,
+}
+
+/// An endpoint over one of its links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// Name of the link.
+    pub link: String,
+    /// Whether the link is up, and the path by its probes. One that is not probed is up while its link is.
+    pub up: bool,
+    /// Whether it is probed; not where probes would take another way than packets.
+    pub probed: bool,
+    /// What the last probe found, or why it is not probed and what to do.
+    pub why: String,
+    /// Seconds since probes found it up or down.
+    pub since_s: f64,
+    /// Seconds since the last probe ended; `None` before the first.
+    pub age_s: Option<f64>,
+    /// Seconds that the last probe took, if it was answered well.
+    pub latency_s: Option<f64>,
 }
 
 /// A counter, and how fast it moves.

@@ -1,5 +1,6 @@
 //! The status for people: a pure function from what the API says to text of at most 100 columns, unless names are long.
 
+mod health;
 pub(super) mod table;
 
 use crate::api::types::{
@@ -107,13 +108,8 @@ fn render_places(burst: &Burst) -> String {
             let own = endpoint.name.strip_prefix(&tier.name).and_then(|rest| rest.strip_prefix('/'));
             let name = format!("  {}", own.unwrap_or(&endpoint.name));
             let (out, back) = (bits(endpoint.out.rate_bps), bits(endpoint.back.rate_bps));
-            let state = match (endpoint.reachable, endpoint.links.is_empty()) {
-                (true, false) => format!("via {}", endpoint.links.join(", ")),
-                (true, true) => "reachable".to_owned(),
-                (false, true) => "unreachable: no link is up".to_owned(),
-                (false, false) => "unreachable".to_owned(),
-            };
-            table.row([name, wanted, achieved, none(), out, back, state]);
+            table.row([name, wanted, achieved, none(), out, back, health::state(endpoint)]);
+            health::notes(endpoint).into_iter().for_each(|note| table.note(note));
         }
     }
     table.render("  ")

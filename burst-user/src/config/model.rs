@@ -279,6 +279,52 @@ pub struct Tier {
     pub links: Vec<String>,
     /// New flows per second that the whole tier can take.
     pub capacity: f64,
+    /// How its endpoints are probed; `None`: they are not, and count as healthy while a link is up. Not for `nexthop`.
+    pub health: Option<Health>,
+}
+
+/// How the endpoints of a tier are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked of them.
+    pub probe: Probe,
+    /// From one probe of an endpoint over a link to the next. Default 1 s; 100 ms to 1 h.
+    pub every: Duration,
+    /// Deadline of a probe, at most `every`. Default 500 ms, or `every` where that is less.
+    pub timeout: Duration,
+    /// Failures in a row that count. Default 3; 1 to 100.
+    pub fall: u32,
+    /// Successes in a row that count. Default 2; 1 to 100.
+    pub rise: u32,
+    /// An endpoint that was silent over all its links for so long is dead. Default 30 s; 1 s to 24 h.
+    pub dead_after: Duration,
+}
+
+/// What a probe asks of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// That it accepts a connection.
+    Tcp {
+        /// Its port.
+        port: u16,
+    },
+    /// That it answers a GET with a status from 200 to 399.
+    Http {
+        /// Its port.
+        port: u16,
+        /// Path and query, from the slash on.
+        path: String,
+    },
+}
+
+impl Probe {
+    /// Port that is connected to.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Tcp { port } | Self::Http { port, .. } => *port,
+        }
+    }
 }
 
 /// How a packet is rewritten on its way to a tier.

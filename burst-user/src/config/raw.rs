@@ -78,4 +78,5 @@ pub(super) struct Tier {
     pub(super) port: Option<At<u16>>,
     pub(super) links: At<Vec<At<String>>>,
     pub(super) capacity: f64,
+    pub(super) health: Option<model::Health>,
 }

@@ -193,6 +193,7 @@ fn lower(file: &File) -> Config {
         port: tier.port.as_ref().map(|at| at.value),
         links: tier.links.iter().map(|at| at.value.clone()).collect(),
         capacity: tier.capacity,
+        health: tier.health.clone(),
     };
     let class = |class: &Class| model::Class {
         name: class.name.value.clone(),

@@ -8,6 +8,7 @@ use burst_common::limits::MAX_REASONS;
 use burst_common::reason::Reason;
 use tokio::time::Instant;
 
+use super::health::Health;
 use super::publish::Publisher;
 use crate::config::model::Config;
 use crate::decide::{ClassObservation, LinkState, Observation, Override};
@@ -86,7 +87,7 @@ pub(super) fn observation(
     config: &Config,
     meter: &Meter,
     publisher: &Publisher,
-    sources: &Sources,
+    (sources, health): (&Sources, &Health),
     (now, net): (Instant, &NetState),
     forced: &dyn Fn(usize) -> Option<Override>,
 ) -> Observation {
@@ -97,7 +98,10 @@ pub(super) fn observation(
             openers,
             openers_local,
             readings: sources.readings(index, now),
-            reachable: endpoints.iter().map(|&endpoint| publisher.reachable(endpoint)).collect(),
+            reachable: (0..)
+                .zip(endpoints)
+                .map(|(place, &endpoint)| publisher.reachable(endpoint) && health.accepts(index, place))
+                .collect(),
             forced: forced(index),
         }
     };

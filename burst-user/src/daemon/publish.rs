@@ -1,9 +1,11 @@
 //! Decision → map writes, in an order that is safe at every point in between.
 //!
 //! A link's row is complete before an endpoint names it, an endpoint's before a slot names it; on the way down it is the
-//! other way round. A slot is one store.
+//! other way round. A slot is one store. The death of an endpoint is in [`burial`].
 
-use std::collections::{BTreeMap, HashMap};
+mod burial;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use burst_common::pin::{Pin, PinKey};
 use burst_common::reason::Note;
 use burst_common::slot::{EndpointId, LOCAL, base};
 
+use burial::Graves;
+
 use super::admission::{Admissions, Guarded};
 use super::adopt::{adopt, forget};
 use super::error::Error;
@@ -24,8 +28,8 @@ use super::links;
 use super::start;
 use super::trace::Trace;
 use super::weights::{is_drawn_by, of_family};
-use crate::config::model::{Affinity, Config};
-use crate::decide::Decision;
+use crate::config::model::{Affinity, Burst, Config};
+use crate::decide::{ClassDecision, Decision};
 use crate::kernel::{Attachment, Events, Installation, Keep, KernelError, Maps, give_back_memory};
 use crate::netlink::{Gateway, Lookup, NetState};
 use crate::policy::compile::{Compiled, CompiledEndpoint, guard_of_both};
@@ -72,6 +76,11 @@ pub(super) struct Publisher {
     lost: BTreeMap<EndpointId, Duration>,
     /// The VLAN devices as they were last published.
     vlans: Option<Vec<(u32, Vlan)>>,
+    /// Links that endpoints (by their number in the configuration) are not to be used over, though they are up.
+    shut: BTreeSet<(usize, u8)>,
+    /// Endpoints (by their number in the configuration) that are probed and had no flows at the start.
+    unproven: BTreeSet<usize>,
+    graves: Graves,
 }
 
 impl Publisher {
@@ -101,6 +110,9 @@ impl Publisher {
         let mut table = Table::adopt(now, seed, &groups, |index| maps.slot(index as usize).word());
         adopt(config, &compiled, &mut table, &mut installation.maps)?;
         let maps = &installation.maps;
+        let unproven = burial::unproven(config, &compiled, &table, maps);
+        let ways = |number: usize| compiled.endpoints[number].links.iter().map(move |&link| (number, link));
+        let shut = unproven.iter().copied().flat_map(ways).collect();
         let control = maps.control();
         let counters = maps.class_counters();
         let refused = classes
@@ -128,6 +140,9 @@ impl Publisher {
             admissions: Admissions::default(),
             lost: BTreeMap::new(),
             vlans: None,
+            shut,
+            unproven,
+            graves: Graves::default(),
             classes,
             installation,
         })
@@ -213,11 +228,18 @@ impl Publisher {
             .collect()
     }
 
-    /// Takes over from a publisher of a former configuration what this one says nothing of: endpoints whose flows may live. They
-    /// go on by those of their links that are left.
+    /// Takes over from a publisher of a former configuration what this one says nothing of: endpoints whose flows may live, which go
+    /// on by those of their links that are left; and what was found of those that are still there.
     pub(super) fn remember(&mut self, former: &Self) {
         let known = |endpoint: &&CompiledEndpoint| self.compiled.endpoints.iter().all(|now| now.id != endpoint.id);
         self.former = former.compiled.endpoints.iter().chain(&former.former).filter(known).cloned().collect();
+        let now = |&(number, link): &(usize, u8)| {
+            let id = former.compiled.endpoints.get(number)?.id;
+            Some((self.compiled.endpoints.iter().position(|endpoint| endpoint.id == id)?, link))
+        };
+        let shut: Vec<_> = former.shut.iter().filter_map(now).collect();
+        self.shut.extend(shut);
+        self.lost = former.lost.clone();
     }
 
     /// Attaches in place of the programs of another configuration: sentinels know what both keep until the last is replaced.
@@ -251,6 +273,17 @@ impl Publisher {
         give_back_memory();
         self.attached = devices.into_iter().map(|device| (device.name, device.ifindex, device.mac)).collect();
         Ok(attached)
+    }
+
+    /// Endpoints, by their number in the configuration, that are probed and had no flows at the start.
+    pub(super) fn unproven(&self) -> &BTreeSet<usize> {
+        &self.unproven
+    }
+
+    /// Says over which links, by id, which endpoints, by their number in the configuration, are not to be used from now on
+    /// though they are up; [`Self::follow`] publishes it.
+    pub(super) fn shut(&mut self, paths: BTreeSet<(usize, u8)>) {
+        self.shut = paths;
     }
 
     /// Publishes what the kernel says of links and devices, and attaches to devices that came back. One that cannot be
@@ -303,10 +336,13 @@ impl Publisher {
             let state = self.config.links.iter().zip(&net.links).find(|(link, _)| self.link_id(&link.name) == id);
             state.map_or(u16::MAX, |(_, state)| state.mtu)
         };
-        for endpoint in self.compiled.endpoints.iter().chain(&self.former) {
+        let numbered = self.compiled.endpoints.iter().enumerate().map(|(number, endpoint)| (Some(number), endpoint));
+        for (number, endpoint) in numbered.chain(self.former.iter().map(|endpoint| (None, endpoint))) {
             let former = maps.endpoint(endpoint.id);
             let carries = |id| match net.links.iter().find(|link| self.link_id(&link.name) == id) {
-                Some(link) => links::carries(link, endpoint),
+                Some(link) => {
+                    number.is_none_or(|number| !self.shut.contains(&(number, id))) && links::carries(link, endpoint)
+                }
                 // A link that went with its endpoint: nobody says what became of it.
                 None => (0..ENDPOINT_LINKS).any(|place| link_at(former.links, place) == id),
             };
@@ -395,27 +431,19 @@ impl Publisher {
             if self.published[index] == weights {
                 continue;
             }
-            let (id, endpoints) = (u16::from(self.classes[index].0), &self.classes[index].1);
-            let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
-            let candidates: Vec<_> = endpoints
-                .iter()
-                .zip(names)
-                .zip(&decided.weights)
-                .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
-                .collect();
-            let able = [4, 6].map(|family| of_family(decided.local, &candidates, |id| self.takes(id, family)));
+            let [v4, v6] = self.able(index, burst, decided);
+            let id = u16::from(self.classes[index].0);
             // What a former daemon left is kept while it is as good as what would be drawn now: the exact weights that
             // it was drawn by are not known, and to draw by others would move slots for nothing.
             let adopted = self.installation.adopted && self.published[index].is_empty();
-            if adopted && [4, 6].iter().zip(&able).all(|(&family, able)| self.fits(GroupId { class: id, family }, able))
-            {
+            let fits = |family, able: &[_]| self.fits(GroupId { class: id, family }, able);
+            if adopted && fits(4, &v4) && fits(6, &v6) {
                 self.published[index] = weights;
                 continue;
             }
             let mut writes = Vec::new();
-            for (family, able) in [4, 6].into_iter().zip(able) {
-                let assignment = assign(space(self.seed, &class.name, family), burst.slots, &able);
-                writes.extend(self.table.retarget(now, GroupId { class: id, family }, &assignment));
+            for (group, assignment) in self.drawn(index, decision) {
+                writes.extend(self.table.retarget(now, group, &assignment));
             }
             self.published[index] = weights;
             words += writes.len();
@@ -457,6 +485,27 @@ impl Publisher {
         if let Some(class) = self.classes.iter().position(|(id, _)| u16::from(*id) == group.class) {
             self.published[class].clear();
         }
+    }
+
+    /// The candidates that the slots of IPv4 and IPv6 of a class are drawn among.
+    fn able(&self, class: usize, burst: &Burst, decided: &ClassDecision) -> [Vec<Candidate>; 2] {
+        let names = burst.tiers.iter().flat_map(|tier| tier.endpoint_names());
+        let candidates: Vec<_> = (self.classes[class].1.iter().zip(names).zip(&decided.weights))
+            .map(|((&id, name), &weight)| Candidate { id, key: key(&name), weight })
+            .collect();
+        [4, 6].map(|family| of_family(decided.local, &candidates, |id| self.takes(id, family)))
+    }
+
+    /// Where a decision sends the slots of a class: of none, where there is none.
+    fn drawn(&self, class: usize, decision: &Decision) -> Vec<(GroupId, Vec<EndpointId>)> {
+        let configured = &self.config.classes[class];
+        let (Some(burst), Some(decided)) = (&configured.burst, decision.classes.get(class)) else { return Vec::new() };
+        let id = u16::from(self.classes[class].0);
+        let draw = |(family, able): (u8, Vec<Candidate>)| {
+            let assignment = assign(space(self.seed, &configured.name, family), burst.slots, &able);
+            (GroupId { class: id, family }, assignment)
+        };
+        [4, 6].into_iter().zip(self.able(class, burst, decided)).map(draw).collect()
     }
 
     /// Whether the slots of a group are such as these weights give.
@@ -543,7 +592,8 @@ impl Publisher {
             *all += 1;
             *offsite += u64::from(pin.endpoint != LOCAL);
         }
-        let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|_| false);
+        self.graves.visit(now, &pins);
+        let sweep = self.table.sweep(mark, self.epoch.0, pins.iter().copied(), &|id| self.graves.holds(id));
         let former: HashMap<PinKey, Pin> = pins.into_iter().collect();
         // One that was hit since it was read is left to the next sweep, as are those beyond the bound.
         for key in sweep.expired.iter().take(REMOVALS) {

@@ -310,9 +310,14 @@ impl Core {
     fn swap(&mut self, now: Duration, new: &Version, watch: &Watch, current: &Watch) -> Result<(), Error> {
         let net = start::with_forwarding(&new.config, &watch.state().borrow());
         let opened = start::reopen(&new.config, &net, &self.publisher, now);
-        match opened.and_then(|publisher| Ok((publisher.events()?, publisher))) {
-            Ok((ring, publisher)) => {
+        let opened = opened.and_then(|publisher| {
+            let health = self.health.restart(&new.config, publisher.unproven(), &watch.state(), &self.stopped)?;
+            Ok((publisher.events()?, health, publisher))
+        });
+        match opened {
+            Ok((ring, health, publisher)) => {
                 self.publisher = publisher;
+                self.health = health;
                 self.follow_configuration(&new.config, ring, watch);
                 Ok(())
             }

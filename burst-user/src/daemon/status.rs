@@ -75,6 +75,7 @@ pub(super) fn status(core: &Core, net: &NetState, at: Instant) -> Status {
         let name = &config.classes[class].name;
         warnings.push(format!("class {name}: surge, new flows beyond the local budget leave at once"));
     }
+    warnings.extend(core.health.warnings());
     warnings.extend(core.publisher.trouble().map(|error| error.message.clone()));
     let mut status = Status {
         version: api::VERSION,
@@ -145,6 +146,7 @@ fn burst(core: &Core, index: usize, class: &Class, burst: &Burst, at: Instant) -
                 name,
                 reachable: Endpoint::reached(row.links),
                 links: links(core, row.links),
+                health: core.health.view(at - core.started, index, place),
                 share: Share {
                     wanted: decided.weights.get(place).copied().unwrap_or(0.0),
                     achieved: opened.share(&[place]),

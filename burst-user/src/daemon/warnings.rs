@@ -3,7 +3,7 @@
 use burst_common::reason::Reason;
 
 use super::tell::{grave, percent};
-use crate::api::types::{self as api, Burst, Class, Mode, Status};
+use crate::api::types::{self as api, Burst, Class, Endpoint, HealthState, Mode, Status};
 use crate::decide::Decision;
 
 /// Measured share and wanted share may differ by so much: slots are drawn, and flows are few.
@@ -63,7 +63,12 @@ fn of_events(events: &api::Events, found: &mut Vec<String>) {
 
 fn of_burst(class: &str, burst: &Burst, mode: Mode, found: &mut Vec<String>) {
     for tier in &burst.tiers {
-        let gone: Vec<_> = tier.endpoints.iter().filter(|endpoint| !endpoint.reachable).collect();
+        // Of these it is said with the reason.
+        let said = |endpoint: &Endpoint| {
+            let state = endpoint.health.as_ref().map(|health| health.state);
+            matches!(state, Some(HealthState::Dead | HealthState::Unproven))
+        };
+        let gone: Vec<_> = tier.endpoints.iter().filter(|endpoint| !endpoint.reachable && !said(endpoint)).collect();
         let all = tier.endpoints.len();
         match gone[..] {
             [] => {}
@@ -124,7 +129,7 @@ fn dropped_before(
 mod tests {
     use super::*;
     use crate::api::types::{
-        Client, Endpoint, Event, Events, Local, ReasonCount, Share, Slots, Source, Tier, Traffic, VERSION,
+        Client, EndpointHealth, Event, Events, Local, ReasonCount, Share, Slots, Source, Tier, Traffic, VERSION,
     };
     use crate::decide::{ClassDecision, Limit};
 
@@ -133,6 +138,7 @@ mod tests {
             name: format!("reserved/10.20.0.{last}"),
             reachable,
             links: vec![],
+            health: None,
             share: Share::default(),
             out: Traffic::default(),
             back: Traffic::default(),
@@ -226,6 +232,17 @@ mod tests {
             reason: String::new(),
         };
         Decision { classes: vec![class] }
+    }
+
+    #[test]
+    fn of_the_dead_it_is_not_said_that_they_are_unreachable() {
+        for (state, said) in [(HealthState::Dead, 0), (HealthState::Unreachable, 1)] {
+            let mut status = status(true);
+            let burst = status.classes[0].burst.as_mut().unwrap();
+            let health = EndpointHealth { state, since_s: 1.0, why: String::new(), paths: vec![] };
+            burst.tiers[0].endpoints[1] = Endpoint { health: Some(health), ..endpoint(2, false) };
+            assert_eq!(warnings(&status, &decision(&[]), |_, _| 0).len(), said, "{state:?}");
+        }
     }
 
     #[test]

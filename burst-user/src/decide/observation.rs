@@ -23,7 +23,8 @@ pub struct ClassObservation {
     /// One per load source of the class: its latest reading, `None` when there is none.
     pub readings: Vec<Option<Reading>>,
     /// One per endpoint, in the order of the tiers and of the endpoints in them
-    /// ([`crate::config::model::Tier::endpoint_names`]): whether it has at least one usable link.
+    /// ([`crate::config::model::Tier::endpoint_names`]): whether it has at least one
+    /// usable link and takes new flows.
     pub reachable: Vec<bool>,
     /// The share that an operator set.
     pub forced: Option<Override>,

@@ -21,6 +21,7 @@ fn tier(name: &str, endpoints: &[&str], links: &[&str], capacity: f64) -> Tier {
         port: None,
         links: links.iter().map(|name| (*name).into()).collect(),
         capacity,
+        health: None,
     }
 }
 

@@ -196,6 +196,16 @@ impl Maps {
         self.returns.write(row, entry);
     }
 
+    /// Makes a row of the return table that is in use count and measure as another endpoint's, by one store: its last word
+    /// (ports, endpoint, protocol, class) is all that changes.
+    pub fn set_return_endpoint(&self, row: usize, endpoint: EndpointId) {
+        let entry = Return { endpoint, ..self.returns.read(row) };
+        let bytes: [u8; size_of::<Return>()] = bytemuck::cast(entry);
+        if let Some(word) = bytes.last_chunk() {
+            self.returns.write_word(row, size_of::<Return>() - size_of::<u64>(), u64::from_ne_bytes(*word));
+        }
+    }
+
     /// Reads the gateway of a family (4 or 6).
     #[must_use]
     pub fn gateway(&self, family: u8) -> Gateway {

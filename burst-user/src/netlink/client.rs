@@ -16,6 +16,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
 use super::device::Device;
 use super::neighbour::{self, Neighbour, Request};
+use super::routes;
 use crate::kernel::PRIVILEGES;
 
 /// The kernel answers in microseconds, unless its one lock for network configuration is held: creating and deleting many
@@ -156,16 +157,29 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub async fn way(&self, to: IpAddr) -> Result<Option<u32>, Error> {
+        Ok(self.route(to, None).await?.map(|(device, _)| device))
+    }
+
+    /// The way that the routing table sends an address, where `by` is given of what is bound to that device: index of the
+    /// device, and the router, if any. `None` where it sends it nowhere, or to this host. Bound to a device that has no route
+    /// to it, the kernel takes an IPv4 address for a neighbour: that is a way without a router.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn route(&self, to: IpAddr, by: Option<u32>) -> Result<Option<(u32, Option<IpAddr>)>, Error> {
         let mut message = RouteMessage::default();
         (message.header.address_family, message.header.destination_prefix_length) = match to {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
         message.attributes.push(RouteAttribute::Destination(to.into()));
+        message.attributes.extend(by.map(RouteAttribute::Oif));
         let what = || format!("look up the route to {to}");
         match self.ask((RouteNetlinkMessage::GetRoute(message), NLM_F_REQUEST), what).await {
             Ok(messages) => Ok(messages.iter().find_map(|message| match message {
-                RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => oif(route),
+                RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+                    Some((oif(route)?, routes::gateway(route)))
+                }
                 _ => None,
             })),
             // None, and what unreachable, prohibit and blackhole routes answer (fib_props in net/ipv4/fib_semantics.c).

@@ -176,6 +176,16 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
     Some(Route { to: to.trunc(), plain: header.source_prefix_length == 0 && header.tos == 0, way })
 }
 
+/// The router of a route with one way; `None`: what it leads to is a neighbour.
+pub(super) fn gateway(message: &RouteMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
+}
+
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),

@@ -185,6 +185,37 @@ impl Ids {
     }
 }
 
+/// What is behind the name of an endpoint's former life: no name of a configuration has it.
+const FORMER: &str = "~";
+
+/// A new id for an endpoint that died under `dead`, and the rows to write, in order: the new id has the name before the
+/// old one loses it. An id of a former life of the same endpoint is taken again where `forgotten` says that nothing names it
+/// any more, else the lowest that nothing holds.
+///
+/// # Errors
+/// When the ids are used up, or `dead` is none.
+pub fn succeed(
+    names: &Names,
+    dead: EndpointId,
+    forgotten: impl Fn(EndpointId) -> bool,
+) -> Result<(EndpointId, [(usize, Name); 2]), IdsError> {
+    let kind = Kind::Endpoint;
+    let name = names.endpoint(dead).map(str::to_owned).unwrap_or_default();
+    let former = format!("{name}{FORMER}");
+    let mut ids = 1..MAX_ENDPOINTS as EndpointId;
+    let again = ids.clone().find(|&id| id != dead && names.endpoint(id) == Some(&former) && forgotten(id));
+    let free = |id: &EndpointId| names.rows[kind.row(usize::from(*id))] == Name::zeroed();
+    let Some(id) = again.or_else(|| ids.find(free)) else {
+        let (held, word) = (MAX_ENDPOINTS - 1, kind.word());
+        let retired = names.rows[kind.row(1)..].iter().take(held).filter(|row| row.is_retired()).count();
+        return Err(IdsError::NoneFree { kind: word, name, held, retired });
+    };
+    let (Some(new), Some(old)) = (Name::new(&name), Name::new(&former)) else {
+        return Err(IdsError::TooLong { kind: kind.word(), name });
+    };
+    Ok((id, [(kind.row(usize::from(id)), new), (kind.row(usize::from(dead)), old.retire(true))]))
+}
+
 fn assign(
     kind: Kind,
     wanted: Vec<String>,
@@ -315,6 +346,53 @@ mod tests {
         );
         let retired = |id| names.rows()[meta::endpoint_name(id)].is_retired();
         assert_eq!((retired(2), retired(3), retired(4)), (false, true, true));
+    }
+
+    #[test]
+    fn who_died_gets_another_id_and_keeps_it_over_a_restart() {
+        let mut names = Names::default();
+        let config = config("promo", &[10, 11]);
+        step(&config, &mut names);
+        let never = |_: EndpointId| false;
+        let (id, writes) = succeed(&names, 2, never).unwrap();
+        assert_eq!(id, 4);
+        names.apply(&writes[..1]);
+        assert_eq!((names.endpoint(4), names.endpoint(2)), (Some("promo/reserved/10.20.0.10"), names.endpoint(4)));
+        names.apply(&writes[1..]);
+        assert_eq!(names.endpoint(2), Some("promo/reserved/10.20.0.10~"));
+        let ids = step(&config, &mut names);
+        assert_eq!(
+            endpoints(&ids),
+            [("promo/flat", 1), ("promo/reserved/10.20.0.10", 4), ("promo/reserved/10.20.0.11", 3)]
+        );
+        assert_eq!(ids.writes, []);
+        // It dies again: its first id is taken again once it is forgotten, another endpoint's former one never.
+        let (other, writes) = succeed(&names, 3, never).unwrap();
+        names.apply(&writes);
+        assert_eq!(other, 5);
+        assert_eq!(succeed(&names, 4, never).unwrap().0, 6);
+        let (id, writes) = succeed(&names, 4, |_| true).unwrap();
+        names.apply(&writes);
+        assert_eq!(
+            (id, names.endpoint(2), names.endpoint(4)),
+            (2, Some("promo/reserved/10.20.0.10"), Some("promo/reserved/10.20.0.10~"))
+        );
+        assert!(
+            names.rows()[meta::endpoint_name(4)].is_retired() && !names.rows()[meta::endpoint_name(2)].is_retired()
+        );
+    }
+
+    #[test]
+    fn who_died_gets_no_id_where_all_are_held() {
+        let mut rows = vec![Name::zeroed(); NAMES];
+        for id in 1..MAX_ENDPOINTS {
+            rows[meta::endpoint_name(id)] = Name::new(&format!("c/t/{id}")).unwrap();
+        }
+        rows[meta::endpoint_name(9)] = Name::new("c/t/7~").unwrap().retire(true);
+        let names = Names::new(rows);
+        let error = succeed(&names, 7, |_| false).unwrap_err();
+        assert_eq!(error, IdsError::NoneFree { kind: "endpoint", name: "c/t/7".to_owned(), held: 4095, retired: 1 });
+        assert_eq!(succeed(&names, 7, |_| true).unwrap().0, 9);
     }
 
     #[test]

@@ -249,8 +249,44 @@ pub(super) const VALUES: &[Row] = &[
         "health without a port",
         &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { http = \"/healthz\" }")],
         &[
-            "43:10: warning: this version does not act on `health`: endpoints are not probed and are taken to be healthy",
             r#"43:19: error: http: `/healthz` is not a probe's target / write a port and a path, such as ":8080/healthz""#,
+        ],
+    ),
+    (
+        "a path for tcp",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { tcp = \":8080/healthz\" }")],
+        &[r#"43:18: error: tcp: `:8080/healthz` is not a probe's target / write a port, such as ":8080""#],
+    ),
+    (
+        "a path with a blank",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { http = \":8080/a b\" }")],
+        &[
+            r#"43:19: error: http: `/a b` is not the path of a request / write a path without white space, such as ":8080/healthz""#,
+        ],
+    ),
+    (
+        "health of nothing",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { every = \"1s\" }")],
+        &[r#"43:10: error: `health` has no `http` / add a line such as `http = ":8080/healthz"`"#],
+    ),
+    (
+        "two probes",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { http = \":80\", tcp = \":80\" }")],
+        &["43:12: error: `health` has both `http` and `tcp` / remove one of them"],
+    ),
+    (
+        "a probe that outlasts its turn",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { tcp = \":80\", timeout = \"2s\" }")],
+        &[
+            "43:35: error: timeout: 2s is longer than `every`, 1s / a probe must be over when the next one begins: shorten `timeout`, or lengthen `every`",
+        ],
+    ),
+    (
+        "health out of range",
+        &[(r#""20k flows/s""#, "\"20k flows/s\"\nhealth = { tcp = \":80\", fall = 0, dead_after = \"0s\" }")],
+        &[
+            "43:32: error: fall: 0 is out of range / write a number from 1 to 100",
+            "43:48: error: dead_after: `0s` is out of range / write a duration from 1s to 1day",
         ],
     ),
     (

@@ -11,6 +11,13 @@ pub(super) const TUNNEL: &str =
 /// Links that the routing table picks, and links on the clients' device.
 pub(super) const WAYS: &[Row] = &[
     (
+        "health of a tier without endpoints",
+        &[("name = \"flat\"", "name = \"flat\"\nhealth = { tcp = \":80\" }")],
+        &[
+            "53:1: error: tier `flat` is of mode nexthop and has `health` / remove `health`: packets keep their destination, so that there is no endpoint to probe; the tier is healthy while a link is up",
+        ],
+    ),
+    (
         "a way that the routing table picks, with a next hop, a tag and a source",
         &[("bandwidth =", "via = \"kernel\"\nsource = [\"10.64.0.2\"]\nbandwidth =")],
         &[

@@ -13,15 +13,18 @@ use anyhow::{Context, Result};
 pub use haproxy::{HaProxy, Limits, Row};
 pub use nginx::{Counts, Listener, Nginx, Site, StubStatus};
 
+use crate::dir::RunDir;
 use crate::netns::Namespace;
 use crate::process::Process;
-use crate::topology::{CLOUD_PORT, Family, LOCAL, PAYMENT, SHOP, Topology};
+use crate::topology::{CLOUD_PORT, FIRST_ENDPOINT, Family, LOCAL, PAYMENT, SHOP, Topology};
 
 /// How long a server may take to listen, on a busy machine.
 const START: Duration = Duration::from_secs(10);
 
 /// Port of nginx's stub_status, on LOCAL's address and on the endpoints'.
 pub const STATUS_PORT: u16 = 8083;
+/// Port of the cloud's that only probes go to ([`start_probed`]).
+pub const PROBE_PORT: u16 = 8099;
 /// Port of HAProxy's Prometheus endpoint `/metrics`, on LOCAL's addresses.
 pub const METRICS_PORT: u16 = 8404;
 
@@ -65,6 +68,28 @@ pub fn start_cloud(topology: &Topology) -> Result<Nginx> {
     ];
     let status = SocketAddr::from(([0; 4], STATUS_PORT));
     Nginx::start(&topology.cloud, &topology.dir, Site::Cloud, &listeners, status)
+}
+
+/// Starts a server of the cloud's shop that is an endpoint of its own: on [`CLOUD_PORT`] of one endpoint's addresses. The
+/// directory must be one that no other server of the cloud has.
+///
+/// # Errors
+/// As [`start_cloud`].
+pub fn start_endpoint(topology: &Topology, dir: &RunDir, number: u8) -> Result<Nginx> {
+    let address = FIRST_ENDPOINT.plus(number);
+    let at = Family::ALL.map(|family| SocketAddr::new(address.of(family), CLOUD_PORT));
+    let status = SocketAddr::new(address.of(Family::V4), STATUS_PORT);
+    Nginx::start(&topology.cloud, dir, Site::Cloud, &[Listener { service: SHOP.name, at: at.to_vec() }], status)
+}
+
+/// Starts a server in the cloud that nobody asks but who probes: on [`PROBE_PORT`] of all endpoints.
+///
+/// # Errors
+/// As [`start_cloud`].
+pub fn start_probed(topology: &Topology, dir: &RunDir) -> Result<Nginx> {
+    let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])].map(|address| SocketAddr::new(address, PROBE_PORT));
+    let status = SocketAddr::from((Ipv4Addr::LOCALHOST, PROBE_PORT + 1));
+    Nginx::start(&topology.cloud, dir, Site::Cloud, &[Listener { service: "probed", at: any.to_vec() }], status)
 }
 
 /// Waits until a process's namespace has listening sockets on all of `wanted`. It reads the kernel's table: a

@@ -16,6 +16,7 @@ fn endpoint(address: &str, links: &[&str], wanted: f64) -> Endpoint {
         name: format!("reserved/{address}"),
         reachable: !links.is_empty(),
         links: links.iter().map(|link| (*link).to_owned()).collect(),
+        health: None,
         share: Share { wanted, achieved: Some(wanted) },
         out: traffic(1200, 1.5e9),
         back: traffic(2400, 250e6),
@@ -266,5 +267,44 @@ fn times_have_two_units() {
         [(0.0, "0s"), (59.9, "59s"), (60.0, "1m"), (3661.0, "1h 1m"), (3601.0, "1h"), (90_000.0, "1d 1h"), (-1.0, "0s")]
     {
         assert_eq!(span(seconds), text, "{seconds}");
+    }
+}
+
+#[test]
+fn an_endpoint_says_how_it_is_and_why_over_each_link() {
+    use crate::api::types::{EndpointHealth, HealthState, Path};
+    let path = |link: &str, up, probed, why: &str, latency_s| Path {
+        link: link.into(),
+        up,
+        probed,
+        why: why.into(),
+        since_s: 75.0,
+        age_s: probed.then_some(0.42),
+        latency_s,
+    };
+    let paths = vec![
+        path("dx-1", true, true, "well", Some(0.00314)),
+        path("dx-2", false, true, "connection refused, 7 times", None),
+        path("vpn", true, false, "not probed: no route", None),
+    ];
+    for (state, expected) in [
+        (HealthState::Unproven, "unproven: no new flows before it has answered"),
+        (HealthState::Healthy, "healthy, via dx-1"),
+        (HealthState::Failing, "FAILING for 1m 5s: no new flows, via dx-1"),
+        (HealthState::Suspect, "SUSPECT for 1m 5s: no new flows, via dx-1"),
+        (HealthState::Dead, "DEAD for 1m 5s"),
+        (HealthState::Unreachable, "via dx-1"),
+    ] {
+        let health = Some(EndpointHealth { state, since_s: 65.0, why: String::new(), paths: paths.clone() });
+        let endpoint = Endpoint { health, ..endpoint("10.20.0.10", &["dx-1"], 0.5) };
+        assert_eq!(health::state(&endpoint), expected, "{state:?}");
+        assert_eq!(
+            health::notes(&endpoint),
+            [
+                "      over dx-1 up for 1m 15s: well in 3.1 ms, 0.4 s ago",
+                "      over dx-2 DOWN for 1m 15s: connection refused, 7 times, 0.4 s ago",
+                "      over vpn taken to be up for 1m 15s: not probed: no route",
+            ]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! `[[class.NAME.tier]]`: a group of endpoints.
 
+mod health;
+
 use std::net::IpAddr;
-use std::time::Duration;
 
 use toml::de::DeValue;
 
@@ -78,9 +79,7 @@ pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
         }
     }
     let capacity = table.req("capacity", "capacity = \"20k flows/s\"", leaf::text(units::rate));
-    if let Some(span) = health(&mut table) {
-        not_acted_on(&table, span, "health", "endpoints are not probed and are taken to be healthy");
-    }
+    let health = health::read(&mut table, mode.as_ref().map(|at| at.value));
     if let Some(span) = price(&mut table) {
         not_acted_on(&table, span, "price", "cost is not accounted");
     }
@@ -96,6 +95,7 @@ pub(super) fn tier(mut table: Table<'_>) -> Option<Tier> {
         port: port?,
         links: links?,
         capacity: capacity?.value,
+        health: health?,
     })
 }
 
@@ -155,41 +155,6 @@ fn ports(table: &mut Table<'_>) -> Option<Vec<(At<u16>, At<u16>)>> {
         );
     }
     (!failed).then_some(list)
-}
-
-/// `health`: checked, not acted on.
-fn health(table: &mut Table<'_>) -> Option<crate::config::diagnostics::Span> {
-    let mut health = table.sub("health", "`health`")?;
-    let ms = Duration::from_millis;
-    if health.key("tcp").is_none() {
-        health.req("http", "http = \":8080/healthz\"", probe);
-    } else {
-        health.opt("tcp", probe);
-        if let Some(span) = health.key("http") {
-            health.sink.push(Diagnostic::error(span, "`health` has both `http` and `tcp`").help("remove one of them"));
-        }
-    }
-    health.opt("every", leaf::duration(ms(100), ms(3_600_000)));
-    health.opt("timeout", leaf::duration(ms(10), ms(60_000)));
-    health.opt("fall", leaf::integer(1, 100));
-    health.opt("rise", leaf::integer(1, 100));
-    health.opt("dead_after", leaf::duration(ms(1000), ms(86_400_000)));
-    let span = health.span;
-    health.finish();
-    Some(span)
-}
-
-/// `:PORT`, and for HTTP a path behind it.
-fn probe(value: &DeValue<'_>) -> Leaf<()> {
-    let text = leaf::string(value)?;
-    let target = text.strip_prefix(':').map(|rest| rest.split_once('/').map_or(rest, |(port, _)| port));
-    match target.map(units::port) {
-        Some(Ok(_)) => Ok(()),
-        _ => Err(Complaint::new(
-            format!("`{}` is not a probe's target", text.escape_debug()),
-            "write a port and a path, such as \":8080/healthz\"",
-        )),
-    }
 }
 
 /// `price`: checked, not acted on.
