@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use burst::config::model::{Affinity, Health, LoadKind, Mode, Probe, Sentinel};
+use burst::config::model::{Affinity, Health, LoadKind, Mode, Probe, Sentinel, Udp};
 use burst::config::{ConfigError, load, parse};
 use burst::policy::compile::compile;
 use burst::policy::ids::{Ids, Names};
@@ -233,7 +233,7 @@ fn the_good_configuration_and_its_good_neighbours_are_taken_in_silence() {
             "every key of a class and its local side",
             &[(
                 "[class.promo.local]",
-                "affinity = \"client\"\nidle_timeout = \"5m\"\nmax_offsite_share = \"95%\"\nslots = 4096\n\n[class.promo.local]\ntarget = \"70%\"\nhome_rate = \"5%/s\"\nstabilize = \"30s\"\ndead_band = 0.05\nhold = \"2m\"\nfallback = 0.5",
+                "affinity = \"client\"\nhold = \"30s\"\nidle_timeout = \"5m\"\nmax_offsite_share = \"95%\"\nslots = 4096\n\n[class.promo.local]\ntarget = \"70%\"\nhome_rate = \"5%/s\"\nstabilize = \"30s\"\ndead_band = 0.05\nhold = \"2m\"\nfallback = 0.5",
             )],
         ),
         (
@@ -347,6 +347,10 @@ fn defaults_are_what_the_model_says() {
     let [promo, quiz] = [1, 2].map(|n| config.classes[n].burst.clone().unwrap());
     assert_eq!((promo.affinity, quiz.affinity), (Affinity::Flow, Affinity::Client), "QUIC clients change their ports");
     assert_eq!((promo.slots, promo.max_offsite_share, promo.idle_timeout.as_secs()), (4096, 1.0, 120));
+    let seconds = |time: Duration| time.as_secs();
+    let lease = config.edge.lease;
+    assert_eq!([lease.lasts, lease.hold, lease.home].map(seconds), [5, 900, 600]);
+    assert_eq!((seconds(promo.hold), promo.udp, quiz.udp), (15, Udp::Sticky, Udp::Sticky));
     assert_eq!((promo.local.target, promo.local.capacity, promo.local.home_rate), (0.75, Some(2000.0), 0.05));
     let LoadKind::Haproxy { server, .. } = &promo.local.load[0].kind else { panic!("HAProxy") };
     assert_eq!(

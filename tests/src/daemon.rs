@@ -83,6 +83,12 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long demand must be small before flows come home.
     pub stabilize: Duration,
+    /// New flows that the premises take.
+    pub capacity: &'static str,
+    /// More lines of `[edge]`.
+    pub edge: &'static str,
+    /// More lines of the shop's class.
+    pub class: &'static str,
 }
 
 impl Default for Settings {
@@ -100,6 +106,9 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(2),
             // Longer than any test: what an operator does not order does not happen.
             stabilize: Duration::from_secs(600),
+            capacity: "100k flows/s",
+            edge: "",
+            class: "",
         }
     }
 }
@@ -122,7 +131,9 @@ socket    = "{socket}"
 on_exit   = "{on_exit}"
 trace     = {trace}
 sentinel  = "{sentinel}"
+{more}
 "#,
+        more = settings.edge,
         mode = if settings.shadow { "shadow" } else { "active" },
         pins = dir("pins"),
         socket = dir("burst.sock"),
@@ -211,9 +222,10 @@ fn shop(topology: &Topology, settings: &Settings, class: &ShopClass) -> String {
 match        = [{{ dst = [{dst}], proto = "tcp", ports = [{port}] }}]
 idle_timeout = "{idle}ms"
 when_full    = "local"
+{more}
 
 [class.{name}.local]
-capacity  = "100k flows/s"
+capacity  = "{capacity}"
 stabilize = "{stabilize}ms"
 home_rate = "100%/s"
 
@@ -225,6 +237,8 @@ capacity  = "100k flows/s"
 {health}
 "#,
         name = class.name,
+        more = settings.class,
+        capacity = settings.capacity,
         dst = quoted(class.families.iter().map(prefix).collect()),
         port = SHOP.port,
         health = settings.health.map_or_else(String::new, |health| format!("health    = {health}")),

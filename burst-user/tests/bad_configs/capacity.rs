@@ -42,7 +42,7 @@ fn sized(size: &Size) -> String {
 
 #[test]
 fn capacities_are_taken_to_the_last_and_refused_beyond() {
-    let full = || Size { classes: 63, rules: 64, links: 63, endpoints: 4095, prefixes: 16384 - 62 };
+    let full = || Size { classes: 63, rules: 64, links: 62, endpoints: 4095, prefixes: 16384 - 62 };
     assert_eq!(said(&sized(&full())), (true, Vec::new()));
     let rows: [(Size, &str); 5] = [
         (
@@ -53,7 +53,7 @@ fn capacities_are_taken_to_the_last_and_refused_beyond() {
             Size { rules: 65, prefixes: 1, ..full() },
             "there are more than 64 match rules / 64 are possible; this is the first too many",
         ),
-        (Size { links: 64, ..full() }, "there are more than 63 links / 63 are possible; this is the first too many"),
+        (Size { links: 63, ..full() }, "there are more than 62 links / 62 are possible; this is the first too many"),
         (
             Size { endpoints: 4096, ..full() },
             "there are more than 4095 endpoints / 4095 are possible; this is the first too many",

@@ -47,7 +47,7 @@ pub(super) const KEYS: &[Row] = &[
         &[("[class.quiz.local]", "[class.quiz.premises]")],
         &[
             "44:1: error: class `quiz` has no `local` / add a line such as `[class.quiz.local]`",
-            "48:13: error: class `quiz` has no key `premises` / known here: affinity, event, idle_timeout, keep, local, match, max_offsite_share, slots, tier, when_full",
+            "48:13: error: class `quiz` has no key `premises` / known here: affinity, event, hold, idle_timeout, keep, local, match, max_offsite_share, slots, tier, udp, when_full",
         ],
     ),
     (

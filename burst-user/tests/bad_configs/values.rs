@@ -55,6 +55,33 @@ pub(super) const VALUES: &[Row] = &[
         &[r#"6:8: error: mode: "shadwo" is unknown / did you mean "shadow"?"#],
     ),
     (
+        "hold too long",
+        &[("[class.promo.local]", "hold = \"11m\"\n\n[class.promo.local]")],
+        &["32:8: error: hold: `11m` is out of range / write a duration from 0s to 10m"],
+    ),
+    (
+        "udp of another kind",
+        &[("[class.quiz.local]", "udp = \"flow\"\n\n[class.quiz.local]")],
+        &[r#"48:7: error: udp: "flow" is unknown / write "sticky" or "quic" or "per-packet""#],
+    ),
+    (
+        "udp without UDP",
+        &[("[class.promo.local]", "udp = \"quic\"\n\n[class.promo.local]")],
+        &[r#"32:7: error: class `promo` has `udp`, and no rule of proto = "udp" / remove `udp`, or add the rule"#],
+    ),
+    (
+        "a lease of less than four ticks",
+        &[("seed =", "tick = \"2s\"\nlease = { lasts = \"7s\" }\nseed =")],
+        &[
+            "7:19: error: lasts: 7s is less than four ticks of 2s / a daemon that is a little late would lose it: make it longer, or `tick` shorter",
+        ],
+    ),
+    (
+        "a lease that is no table",
+        &[("seed =", "lease = \"7s\"\nseed =")],
+        &["6:9: error: lease: expected a table, found a string / write a table"],
+    ),
+    (
         "another sentinel",
         &[("seed =", "sentinel = \"drop\"\nseed =")],
         &[r#"6:12: error: sentinel: "drop" is unknown / write "report" or "enforce""#],
