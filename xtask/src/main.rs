@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod tidy;
 mod test;
+mod beside;
 mod agree;
 mod fuzz;
 mod demo;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::beside;
 use crate::build::{binary, test_programs};
 use crate::run::{cargo, require_root, say, words};
 use crate::setup::{For, setup};
@@ -50,13 +51,8 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     if args.only != Some(Half::Host) {
         let (burst, programs) = (binary(false)?, test_programs()?);
         say("test: root");
-        let root = half(
-            cargo("test")
-                .args(["--package", "burst-tests"])
-                .args(&args.arguments)
-                .env("BURST_BINARY", burst)
-                .env("BURST_TEST_PROGRAMS", programs),
-        )?;
+        let environment = [("BURST_BINARY", burst.into()), ("BURST_TEST_PROGRAMS", programs.into())];
+        let root = beside::run("burst-tests", &args.arguments, &environment)?;
         require_some(root, args, "root")?;
         passed += root;
     }
