@@ -179,6 +179,12 @@ impl Bed {
         &self.installation.maps
     }
 
+    /// The directory of the pins.
+    #[must_use]
+    pub fn pin_dir(&self) -> &std::path::Path {
+        &self.pin_dir
+    }
+
     /// EDGE, for its routes and neighbours.
     #[must_use]
     pub fn edge(&self) -> &Namespace {
