@@ -17,9 +17,9 @@ use faults::{Done, Faults};
 use oracle::{Account, Traffic};
 
 /// Steps that are shown after a failure.
-const SHOWN: usize = 60;
+const SHOWN: usize = 400;
 /// Lines of the daemon's log that are shown after a failure.
-const LINES: usize = 250;
+const LINES: usize = 600;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub seed: u64,
     /// How long faults come.
     pub length: Duration,
+    /// Halfway, everything passes for a while, with a payment connection past the program: what breaks must be seen.
+    pub sabotage: bool,
 }
 
 /// What came of it.
@@ -84,7 +86,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
     traffic.load(&topology)?;
 
     let mut trouble = None;
-    if let Err(error) = go(settings, &mut faults, &traffic) {
+    if let Err(error) = go(settings, &mut faults, &mut traffic) {
         trouble = Some(format!("{error:#}"));
     }
     let account = traffic.finish(&cloud).context("ending the traffic")?;
@@ -97,24 +99,31 @@ pub fn run(settings: &Settings) -> Result<Report> {
 }
 
 /// Goes through the schedule, and then waits until all is calm and every connection was asked on once more.
-fn go(settings: &Settings, faults: &mut Faults<'_>, traffic: &Traffic) -> Result<()> {
+fn go(settings: &Settings, faults: &mut Faults<'_>, traffic: &mut Traffic) -> Result<()> {
     let begun = faults.begin();
-    let unbroken = || -> Result<()> {
+    let unbroken = |traffic: &Traffic| -> Result<()> {
         let broken = traffic.broken();
         anyhow::ensure!(broken.is_empty(), "{} broke by {:.3?}", broken.len(), begun.elapsed());
         Ok(())
     };
-    for event in schedule::schedule(settings.seed, settings.length) {
+    let events = schedule::schedule(settings.seed, settings.length);
+    let sabotaged = settings.sabotage.then_some(events.len() / 2);
+    for (number, event) in events.into_iter().enumerate() {
+        if sabotaged == Some(number) {
+            faults.sabotage().context("sabotage")?;
+        }
         std::thread::sleep((begun + event.at).saturating_duration_since(Instant::now()));
         faults.act(event.step)?;
         faults.check()?;
-        unbroken()?;
+        let stalls = traffic.stalls().into_iter().map(|text| (begun.elapsed(), format!("    {text}")));
+        faults.past.extend(stalls);
+        unbroken(traffic)?;
     }
     std::thread::sleep((begun + settings.length).saturating_duration_since(Instant::now()));
     let took = faults.calm().context("after the last fault")?;
     faults.past.push((begun.elapsed(), format!("calm, transitions were over after {took:.1?}")));
     traffic.exchange().context("after the last fault")?;
-    unbroken()
+    unbroken(traffic)
 }
 
 fn story(faults: &Faults<'_>) -> String {

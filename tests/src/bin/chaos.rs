@@ -25,7 +25,7 @@ fn main() -> Result<ExitCode> {
     let Arguments { minutes, seconds, seed } = Arguments::parse();
     let by_time = || std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
     let length = Duration::from_secs(minutes.map_or_else(|| seconds.unwrap_or(60), |minutes| minutes * 60));
-    let settings = Settings { seed: seed.unwrap_or_else(by_time), length };
+    let settings = Settings { seed: seed.unwrap_or_else(by_time), length, sabotage: false };
     println!("seed {}, {length:?}", settings.seed);
     let report = chaos::run(&settings)?;
     print!("{}", report.text(&settings));

@@ -16,8 +16,8 @@ use crate::packet::{Frame, flag};
 use crate::poll;
 use crate::process::Process;
 use crate::topology::{
-    CLIENT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX, FIRST_ENDPOINT, Family, Pair, SECOND_DX_DEVICE, SECOND_EDGE_DX,
-    SECOND_TO_EDGE, SHOP, TO_EDGE, Topology, mac,
+    CLIENT_MAC, DIRECT_CONNECT_MAC, DX_DEVICE, EDGE_CLIENT_MAC, EDGE_DX, EDGE_DX_MAC, FIRST_CLIENT, FIRST_ENDPOINT,
+    Family, PAYMENT, Pair, SECOND_DX_DEVICE, SECOND_EDGE_DX, SECOND_TO_EDGE, SHOP, TO_EDGE, Topology, mac,
 };
 
 /// Longer than what TCP waits until it sends again after a line was down for as long as the schedule says.
@@ -279,9 +279,7 @@ impl<'a> Faults<'a> {
             let pieces = 80;
             for piece in frames.chunks(frames.len().div_ceil(pieces).max(1)) {
                 for frame in piece {
-                    // SAFETY: the frame lives through the call and is as long as said.
-                    let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-                    ensure!(sent > 0, "a SYN of the flood: {}", std::io::Error::last_os_error());
+                    send(&socket, frame)?;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -289,6 +287,20 @@ impl<'a> Faults<'a> {
         };
         self.floods.push(std::thread::Builder::new().name("flood".to_owned()).spawn(send).context("a thread")?);
         Ok(())
+    }
+
+    /// Breaks what burst promises, as burst would not: what is offsite goes to the local stack, and a packet of payment's out on
+    /// the first line.
+    pub(super) fn sabotage(&mut self) -> Result<()> {
+        let pins = daemon::pin_dir(self.topology).display().to_string();
+        let said = daemon::command(self.topology, &["bypass", "on", "--yes", "--pin-dir", &pins])?;
+        ensure!(said.code == 0, "burst bypass: {said:?}");
+        let edge = &self.topology.edge;
+        let device = edge.ifindex(DX_DEVICE)?;
+        let socket = edge.run(|| socket(device))??;
+        let client = std::net::SocketAddr::new(FIRST_CLIENT.v4.into(), 40_000);
+        let macs = (EDGE_DX_MAC, DIRECT_CONNECT_MAC);
+        send(&socket, &Frame::tcp(client, PAYMENT.at(Family::V4), flag::ACK).macs(macs.0, macs.1).build())
     }
 
     /// Everything is up again: waits for the floods, for the daemon, and until no transition is left.
@@ -366,12 +378,19 @@ fn socket(ifindex: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+fn send(socket: &OwnedFd, frame: &[u8]) -> Result<()> {
+    // SAFETY: the frame lives through the call and is as long as said.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+    ensure!(sent > 0, "sending a frame: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::topology::{CLIENTS, FIRST_CLIENT};
+    use crate::topology::CLIENTS;
 
     #[test]
     fn sources_of_a_flood_are_distinct_and_no_clients() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -18,10 +18,15 @@ use crate::topology::{CLOUD_DEVICE, Family, PAYMENT, SECOND_TO_EDGE, SHOP, Servi
 /// TCP sends again at growing intervals: what is not there after so long is lost.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// How long a held connection stands still before it is worth a line.
+const STALL: Duration = Duration::from_secs(3);
+
 /// Everything that goes on while faults happen.
 pub(super) struct Traffic {
     held: Vec<(&'static str, Held)>,
     loads: Vec<(&'static str, Load)>,
+    /// What each held connection had when it moved last, and since when it stands.
+    progress: Vec<(u64, Instant, bool)>,
     lines: Vec<Sniffer>,
     ends: Vec<(&'static str, Sniffer)>,
 }
@@ -82,6 +87,7 @@ impl Traffic {
         Ok(Self {
             held: Vec::new(),
             loads: Vec::new(),
+            progress: Vec::new(),
             lines: vec![line(TO_EDGE)?, line(SECOND_TO_EDGE)?],
             ends: vec![
                 ("local", Sniffer::keeping(&topology.local, TO_EDGE, is_reset)?),
@@ -138,6 +144,30 @@ impl Traffic {
             self.loads.push((what, Load::start(&topology.client, plan)?));
         }
         Ok(())
+    }
+
+    /// Held connections that ask small pages and begin or cease to stand still for long, in words.
+    pub(super) fn stalls(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let lines: Vec<_> = self.held.iter().flat_map(|(_, held)| held.lines()).collect();
+        self.progress.resize(lines.len(), (0, now, false));
+        let mut told = Vec::new();
+        for (line, (answered, since, stands)) in lines.iter().zip(&mut self.progress) {
+            // Streams take minutes.
+            if line.answered == 0 || line.broken.is_some() {
+                continue;
+            }
+            if line.answered != *answered {
+                if *stands {
+                    told.push(format!("{:?} at {:?} goes on after {:.1?}", line.local, line.site, now - *since));
+                }
+                (*answered, *since, *stands) = (line.answered, now, false);
+            } else if !*stands && now - *since > STALL {
+                *stands = true;
+                told.push(format!("{:?} at {:?} has stood still for {:.1?}", line.local, line.site, now - *since));
+            }
+        }
+        told
     }
 
     /// What is broken by now, in words.
