@@ -21,7 +21,7 @@ use crate::topology::{
 };
 
 /// Longer than what TCP waits until it sends again after a line was down for as long as the schedule says.
-const IDLE: Duration = Duration::from_secs(8);
+const IDLE: Duration = Duration::from_secs(12);
 
 /// How many of each there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -227,15 +227,25 @@ impl<'a> Faults<'a> {
                 text.replacen(&format!(", \"{}\"", second.v6), "", 1)
             }
         };
-        self.topology.dir.write("burst.toml", text).map(drop)
+        self.put(&text)
+    }
+
+    /// Replaces the configuration, whole: it may be read at any moment.
+    fn put(&self, text: &str) -> Result<()> {
+        let new = self.topology.dir.write("burst.toml.new", text)?;
+        std::fs::rename(new, self.topology.dir.file("burst.toml")).context("replacing the configuration")
     }
 
     fn bad_reload(&mut self) -> Result<String> {
+        // One that starts meanwhile would rightly refuse to.
+        if daemon::status(self.topology).map_or(0, |status| status.pid) != self.burst.pid() {
+            return Ok("not there yet".to_owned());
+        }
         let path = self.topology.dir.file("burst.toml");
         let good = std::fs::read_to_string(&path).context("the configuration")?;
-        self.topology.dir.write("burst.toml", good.replacen("mtu ", "mtv ", 1))?;
+        self.put(&good.replacen("mtu ", "mtv ", 1))?;
         let said = daemon::command(self.topology, &["reload"]);
-        self.topology.dir.write("burst.toml", good)?;
+        self.put(&good)?;
         let Said { code, err, .. } = said?;
         ensure!([3, 7, 8].contains(&code), "a wrong file ended with {code}: {err}");
         self.done.refused += u64::from(code == 3);

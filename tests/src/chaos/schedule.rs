@@ -143,7 +143,7 @@ fn shares(dice: &mut Dice, end: u64, put: &mut impl FnMut(u64, Step)) {
             put(at, Step::Share(*dice.pick(&SHARES)));
             at += between(dice, 100, 300);
         }
-        at += between(dice, 4000, 9000);
+        at += between(dice, 5000, 16_000);
     }
 }
 
