@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -76,6 +76,8 @@ struct Order {
 pub async fn run(file: &Path, loaded: Loaded) -> Result<(), Error> {
     let version = Version::from(loaded);
     let config = &version.config;
+    // Before all else: a reload that is asked for while it starts must not end it. It is done when the start is.
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Signal)?;
     // The socket first: of two daemons, the second must not touch a map.
     let socket = api::Socket::bind(&config.edge.socket)?;
     let watch = start::follow_kernel(config).await?;
@@ -92,7 +94,7 @@ pub async fn run(file: &Path, loaded: Loaded) -> Result<(), Error> {
     let server = tokio::spawn(api::serve(socket, statuses, commands, async move {
         drop(ended.wait_for(|stop| *stop).await);
     }));
-    let result = core.serve(watch, receiver, &status).await;
+    let result = core.serve(watch, (receiver, hangup), &status).await;
     // Shutdown is a parameter of every task; the receiver is gone only when they all are.
     stop.send_replace(true);
     if let Err(error) = server.await {
@@ -192,7 +194,7 @@ impl Core {
     async fn serve(
         &mut self,
         mut watch: Watch,
-        mut commands: mpsc::Receiver<Command>,
+        (mut commands, mut hup): (mpsc::Receiver<Command>, Signal),
         status: &watch::Sender<Arc<Status>>,
     ) -> Result<(), Error> {
         let mut net = watch.state();
@@ -200,7 +202,6 @@ impl Core {
         let mut ticks = self.ticks();
         let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
         let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-        let mut hup = signal(SignalKind::hangup()).map_err(Error::Signal)?;
         start::ready();
         loop {
             // In this order: what breaks flows first, what changes shares next.

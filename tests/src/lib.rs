@@ -68,3 +68,4 @@ pub mod daemon;
 pub mod far_end;
 pub mod trunk;
 pub mod demo;
+pub mod chaos;

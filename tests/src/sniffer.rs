@@ -243,7 +243,7 @@ fn complete(socket: &OwnedFd) -> Result<()> {
 }
 
 /// The flow of a frame; `None` if it is neither IPv4 nor IPv6 or is shorter than it says.
-fn flow(frame: &[u8], incoming: bool) -> Option<Flow> {
+pub(crate) fn flow(frame: &[u8], incoming: bool) -> Option<Flow> {
     let Layout { network, transport, end, protocol, fragment } = layout(frame).ok()?;
     let address = |from: usize, to: usize| -> Option<IpAddr> {
         let bytes = frame.get(network + from..network + to)?;

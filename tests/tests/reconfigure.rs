@@ -293,3 +293,40 @@ fn what_nobody_confirms_goes_back_by_itself() -> Result<()> {
     println!("{} connections were held, 0 broke", finish(held)?);
     daemon.stop()
 }
+
+#[test]
+fn flows_at_endpoints_that_are_configured_no_more_follow_their_lines_after_a_restart_too() -> Result<()> {
+    let (topology, _local, _cloud) = testbed(true)?;
+    for namespace in [&topology.edge, &topology.direct_connect] {
+        // A device that is set down would lose its IPv6 addresses.
+        namespace.sysctl(&[("net/ipv6/conf/all/keep_addr_on_down", "1")])?;
+    }
+    // Longer than TCP waits between two attempts here.
+    let settings = Settings { idle_timeout: Duration::from_secs(20), ..Settings::default() };
+    let mut daemon = Daemon::start(&topology, &settings)?;
+    daemon.shift(100.0)?;
+    let held = hold(&topology, SHOP, &[Site::Cloud])?;
+    let lines = |state: &str| {
+        [DX_DEVICE, SECOND_DX_DEVICE]
+            .iter()
+            .try_for_each(|device| topology.edge.ip(&format!("link set {device} {state}")))
+    };
+    let up = |count: usize| {
+        poll::until("lines in status", PATIENCE, || {
+            Ok((status(&topology)?.links.iter().filter(|link| link.up).count() == count).then_some(()))
+        })
+    };
+    lines("down")?;
+    up(0)?;
+    daemon.kill()?;
+    lines("up")?;
+    topology.dir.write("burst.toml", fewer_endpoints(&daemon::config(&topology, &settings))?)?;
+    daemon.start_again()?;
+    exchange(&held)?;
+    // And it is followed from there on.
+    topology.edge.ip(&format!("link set {DX_DEVICE} down"))?;
+    up(1)?;
+    exchange(&held)?;
+    println!("{} connections were held, 0 broke", finish(held)?);
+    daemon.stop()
+}

@@ -15,6 +15,7 @@ mod beside;
 mod agree;
 mod fuzz;
 mod demo;
+mod chaos;
 mod bench;
 mod vm;
 mod insns;
@@ -47,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Show burst at work: a promotion peak over network namespaces. As root.
     Demo(demo::Args),
+    /// Faults by chance under real traffic: shares, daemon, lines, floods; nothing may break. As root.
+    Chaos(chaos::Args),
     /// Measure what a packet costs, in nanoseconds, against its budget. As root.
     Bench(bench::Args),
     /// Run root tests on other kernels, in virtual machines.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Agree(args) => agree::agree(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Chaos(args) => chaos::chaos(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Vm(args) => vm::vm(&args),
         Command::Insns(args) => insns::insns(&args),

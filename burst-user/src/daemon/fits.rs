@@ -66,6 +66,17 @@ impl Placed {
         self.classes.contains(&id)
     }
 
+    /// The endpoints that flows are placed at, or may be.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
+        self.endpoints.iter().copied()
+    }
+
+    /// Flows at these endpoints.
+    #[cfg(test)]
+    pub(super) fn at(endpoints: impl IntoIterator<Item = EndpointId>) -> Self {
+        Self { classes: BTreeSet::new(), endpoints: endpoints.into_iter().collect() }
+    }
+
     /// Whether flows are placed at an endpoint, or may be.
     pub(super) fn endpoint(&self, id: EndpointId) -> bool {
         self.endpoints.contains(&id)

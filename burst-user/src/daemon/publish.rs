@@ -4,6 +4,7 @@
 //! other way round. A slot is one store. The death of an endpoint is in [`burial`].
 
 mod burial;
+mod orphans;
 mod pins;
 mod ways;
 
@@ -37,7 +38,7 @@ pub(super) struct Publisher {
     object: &'static [u8],
     installation: Installation,
     compiled: Compiled,
-    /// Endpoints of former configurations of this process, whose flows may live.
+    /// Endpoints of former configurations, whose flows may live.
     former: Vec<CompiledEndpoint>,
     /// Per class of the configuration: its id, and the ids of its endpoints in the order of the tiers.
     classes: Vec<(u8, Vec<EndpointId>)>,

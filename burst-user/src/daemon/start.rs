@@ -198,8 +198,9 @@ fn take_over(
     let names = Names::new(installation.maps.names()?);
     let ids = Ids::assign(config, &names)?;
     let compiled = compile(config, &ids)?;
+    let mut placed = Placed::default();
     if installation.adopted {
-        let placed = Placed::read(&names, &installation.maps)?;
+        placed = Placed::read(&names, &installation.maps)?;
         let ground = Ground { names: &names, placed: &placed, maps: &installation.maps };
         // All before anything is written: what is refused leaves everything as it is.
         if let Some(refusal) = refusals(config, &ids, &compiled, &ground)?.into_iter().next() {
@@ -216,7 +217,10 @@ fn take_over(
     installation.maps.set_names(&ids.writes)?;
     let adopted = installation.adopted;
     let mut publisher = Publisher::new(config, object::get()?, installation, compiled, &ids, now)?;
-    former.into_iter().for_each(|former| publisher.remember(former));
+    match former {
+        Some(former) => publisher.remember(former),
+        None => publisher.look_after(&names, &placed),
+    }
     publisher.follow_links(now, net);
     let begun = super::clock();
     let attached = match former {
