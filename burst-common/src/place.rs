@@ -125,7 +125,9 @@ pub fn opener(world: &mut impl World) -> Option<Opened> {
 #[inline(always)]
 pub fn alone(world: &mut impl World) -> Option<EndpointId> {
     let slot = world.slot()?;
-    Some(possible(world, slot.current(), false))
+    // Nothing is remembered of it, so the slot may stay as it is.
+    let wanted = if slot.current() != LOCAL && world.homing() { LOCAL } else { slot.current() };
+    Some(possible(world, wanted, false))
 }
 
 /// Where a new flow goes that was meant for `wanted`: home if no link leads there, and away if there is no room at home. One that is

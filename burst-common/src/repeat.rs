@@ -13,6 +13,14 @@ use crate::slot::EndpointId;
 /// (net.ipv4.tcp_syn_retries, Documentation/networking/ip-sysctl.rst); each repeat is remembered anew.
 pub const FRESH: u16 = 64;
 
+/// What an opener is known by: its flow's hash, and of a TCP SYN its sequence number (network byte order, as in the packet), which a
+/// repeated SYN has, too, and a new connection by the same ports has not (RFC 9293, section 3.4.1).
+#[inline(always)]
+#[must_use]
+pub const fn mark(hash: u64, sequence: u32) -> u64 {
+    hash ^ (sequence as u64) << 32
+}
+
 /// A row: bits 0–31 tag, 32–47 endpoint, 48–63 epoch. All zero: free.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
@@ -65,6 +73,13 @@ impl Repeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_connection_by_the_same_ports_is_no_repeat() {
+        let row = Repeat::new(mark(7, 1000), 9, 0);
+        assert_eq!((row.of(mark(7, 1000), 0), row.of(mark(7, 1002), 0)), (Some(9), None));
+        assert_eq!(Repeat::row(mark(7, 1000)), Repeat::row(mark(7, 1002)), "one row for a flow");
+    }
 
     #[test]
     fn an_opener_is_known_for_a_while_and_no_other_is() {

@@ -5,7 +5,7 @@
 use burst_common::admission::Admission;
 use burst_common::flow::{Address, Flow, UDP};
 use burst_common::policy::{PER_PACKET, QUIC};
-use burst_common::repeat::Repeat;
+use burst_common::repeat::{self, Repeat};
 use burst_common::slot::{EndpointId, LOCAL};
 
 use crate::maps;
@@ -60,7 +60,19 @@ fn is_initial(packet: &Packet, payload: usize) -> bool {
     first == INITIAL_1 && version == QUIC_1 || first == INITIAL_2 && version == QUIC_2
 }
 
-/// Where an opener of a flow with this hash went not long ago.
+/// What an opener is remembered by; `l4` is the offset of its transport header.
+#[inline(always)]
+pub fn mark<A: Address>(packet: &Packet, flow: &Flow<A>, l4: usize, hash: u64) -> u64 {
+    if flow.proto == UDP {
+        return hash;
+    }
+    // A SYN's header is there: its flags were read.
+    let Some(words) = packet.at::<[u16; 4]>(l4) else { return hash };
+    // SAFETY: `at` checked eight bytes; the sequence number is the second word of a TCP header (RFC 9293, section 3.1).
+    repeat::mark(hash, unsafe { *words.cast::<u32>().add(1) })
+}
+
+/// Where an opener with this mark went not long ago.
 #[inline(always)]
 pub fn repeats(hash: u64, epoch: u32) -> Option<EndpointId> {
     let row = maps::repeat(Repeat::row(hash))?;
@@ -68,7 +80,7 @@ pub fn repeats(hash: u64, epoch: u32) -> Option<EndpointId> {
     Repeat::from_word(unsafe { core::ptr::read_volatile(row) }).of(hash, epoch)
 }
 
-/// Remembers where an opener of a flow with this hash went.
+/// Remembers where an opener with this mark went.
 #[inline(always)]
 pub fn remember(hash: u64, endpoint: EndpointId, epoch: u32) {
     if let Some(row) = maps::repeat(Repeat::row(hash)) {
@@ -114,7 +126,8 @@ pub const REPEATS: u32 = 1;
 /// The same opener is for the way step by step: its slot must change, or it must be pinned.
 pub const RARE: u32 = 2;
 
-/// Asks whether an opener may go where its stable slot says, and remembers it if so. Of one that may not, nothing is remembered.
+/// Asks whether an opener may go where its stable slot says, and remembers it by its mark (`hash`) if so. Of one that may not, nothing is
+/// remembered.
 #[inline(never)]
 pub fn usual(class: u32, slot: u32, endpoint: u32, hash: u64) -> u32 {
     let Some(control) = maps::control() else { return RARE };

@@ -108,7 +108,7 @@ fn answered<A: Guarded>(packet: &Packet, offsets: Offsets, slot: u32, class: u32
     let opens = if frame.is_error() { Opens::No } else { opener::opens(flags, packet, &frame.flow, frame.l4) };
     let mut here = Here {
         key: PinKey::new(&frame.flow),
-        hash: hash::flow(constant(&policy.seed), &frame.flow),
+        mark: opener::mark(packet, &frame.flow, frame.l4, hash::flow(constant(&policy.seed), &frame.flow)),
         control: maps::control()?,
         slot,
         class,
@@ -126,7 +126,8 @@ fn answered<A: Guarded>(packet: &Packet, offsets: Offsets, slot: u32, class: u32
 /// What placement asks of one packet, answered from the maps.
 struct Here {
     key: PinKey,
-    hash: u64,
+    /// What it is remembered by, if it is an opener.
+    mark: u64,
     control: &'static Control,
     slot: u32,
     class: u32,
@@ -162,12 +163,12 @@ impl World for Here {
 
     #[inline(always)]
     fn repeats(&mut self) -> Option<EndpointId> {
-        opener::repeats(self.hash, self.control.epoch)
+        opener::repeats(self.mark, self.control.epoch)
     }
 
     #[inline(always)]
     fn remember(&mut self, endpoint: EndpointId) {
-        opener::remember(self.hash, endpoint, self.control.epoch);
+        opener::remember(self.mark, endpoint, self.control.epoch);
     }
 
     #[inline(always)]

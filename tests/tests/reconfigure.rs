@@ -266,10 +266,10 @@ fn what_nobody_confirms_goes_back_by_itself() -> Result<()> {
     let held = hold(&topology, SHOP, &[Site::Cloud])?;
     let former = status(&topology)?.config.hash;
 
-    done(&with(&topology, &fewer, &["reload", "--confirm", "2s"])?)?;
+    done(&with(&topology, &fewer, &["reload", "--confirm", "5s"])?)?;
     let now = status(&topology)?;
     let pending = now.config.pending.clone().context("it waits to be confirmed")?;
-    assert!(pending.remaining_s <= 2 && pending.former == former && now.config.hash != former, "{now:?}");
+    assert!(pending.remaining_s <= 5 && pending.former == former && now.config.hash != former, "{now:?}");
     assert!(now.warnings.iter().any(|warning| warning.starts_with("the configuration is not confirmed")), "{now:?}");
     let said = daemon::command(&topology, &["reload"])?;
     assert!(said.code == 8 && said.err.contains("waits to be confirmed"), "{said:?}");

@@ -214,6 +214,7 @@ fn a_packet_that_is_a_flow_by_itself_leaves_nothing_behind() {
         ("in transition", here(out()), AWAY),
         ("no room", Here { room: false, overflow: OTHER, ..here(LOCAL_SLOT) }, OTHER),
         ("no way", Here { down: &[AWAY], ..here(AWAY_SLOT) }, LOCAL),
+        ("nobody leads", Here { homing: true, ..here(AWAY_SLOT) }, LOCAL),
     ] {
         let mut world = world;
         let slot = world.slot;

@@ -95,7 +95,7 @@ impl Onward<'_> {
         (account.endpoint, account.slot) = (placed.endpoint, placed.slot + 1);
         if placed.endpoint == LOCAL {
             if OPENS {
-                open(&placed, account)?;
+                open(packet, frame, &placed, account)?;
             }
             note(&placed, account.class);
             return Some(act.conclude(account, Reason::Local));
@@ -109,8 +109,9 @@ impl Onward<'_> {
 
 /// Asks whether an opener may go where it was placed.
 #[inline(always)]
-fn open(placed: &Placed, account: &mut Account) -> Option<()> {
-    match opener::usual(account.class, placed.slot, u32::from(placed.endpoint), placed.hash) {
+fn open<A: Guarded>(packet: &Packet, frame: &Frame<A>, placed: &Placed, account: &mut Account) -> Option<()> {
+    let mark = opener::mark(packet, &frame.flow, frame.l4, placed.hash);
+    match opener::usual(account.class, placed.slot, u32::from(placed.endpoint), mark) {
         opener::GOES => account.opener = true,
         opener::REPEATS => count::note(account.class, Note::Repeated),
         _ => return None,
@@ -151,7 +152,7 @@ fn shift<A: Guarded, const OPENS: bool>(
     leave::to_link_if_free(frame, ifindex)?;
     // Last of all: what it remembers must be what becomes of the packet.
     if OPENS {
-        open(placed, account)?;
+        open(packet, frame, placed, account)?;
     }
     let packet = &packet.again();
     let modes = constant(&policy.modes);

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::api::types::{BypassRequest, Status};
-use crate::api::{Client, ClientError};
+use crate::api::{Client, ClientError, Code};
 use crate::exit::{Exit, Failure};
 use crate::kernel::{Bypass, Standing};
 use crate::{config, daemon, object};
@@ -98,6 +98,11 @@ pub async fn bypass(args: &BypassArgs, said: Option<&Path>, json: bool) -> Resul
     }
 }
 
+/// Whether a daemon answered that it ends.
+fn is_ending(error: &ClientError) -> bool {
+    matches!(error, ClientError::Api(error) if error.code == Code::Unavailable)
+}
+
 impl Ways {
     async fn on(&self, yes: bool) -> Result<(), Failure> {
         let (answers, placed, was) = match self.client.status().await {
@@ -120,7 +125,8 @@ impl Ways {
         let done = if answers { Some(self.client.bypass(&BypassRequest { on: true, lapses_s }).await) } else { None };
         let (was, by) = match done {
             Some(Ok(done)) => (done.was, "daemon"),
-            Some(Err(error @ ClientError::Api(_))) => return Err(error.into()),
+            // One that is ending does nothing any more.
+            Some(Err(error @ ClientError::Api(_))) if !is_ending(&error) => return Err(error.into()),
             Some(Err(error)) => (self.word(error)?.on(), "pinned word"),
             None => (self.word(ClientError::NoSocket { path: self.client.path().to_owned() })?.on(), "pinned word"),
         };

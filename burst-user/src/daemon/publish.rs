@@ -29,7 +29,7 @@ use crate::config::model::{Affinity, Burst, Config};
 use crate::decide::{ClassDecision, Decision};
 use crate::kernel::{Events, Installation, KernelError, Maps};
 use crate::policy::compile::{Compiled, CompiledEndpoint};
-use crate::policy::ids::{Ids, endpoint_key};
+use crate::policy::ids::{Ids, Names, endpoint_key};
 use crate::slots::{Candidate, Group, GroupId, Table, Write, assign, key, space};
 
 /// The owner of the maps.
@@ -45,6 +45,8 @@ pub(super) struct Publisher {
     links: BTreeMap<String, u8>,
     table: Table,
     seed: u64,
+    /// Per class: whether the slots are as another publisher left them, and nothing was published since.
+    first: Vec<bool>,
     /// Weights the slots were last filled for, per class.
     published: Vec<Vec<f64>>,
     /// Devices the program is attached to, with their indices and MAC addresses.
@@ -99,6 +101,7 @@ impl Publisher {
         let unproven = burial::unproven(config, &compiled, &table, maps);
         let ways = |number: usize| compiled.endpoints[number].links.iter().map(move |&link| (number, link));
         let shut = unproven.iter().copied().flat_map(ways).collect();
+        let graves = Graves::of(&Names::new(maps.names()?), now);
         let control = maps.control();
         let counters = maps.class_counters();
         let refused = classes
@@ -115,6 +118,7 @@ impl Publisher {
             links: ids.links.clone(),
             table,
             seed,
+            first: vec![installation.adopted; count],
             published: vec![Vec::new(); count],
             attached: Vec::new(),
             trouble: None,
@@ -128,7 +132,7 @@ impl Publisher {
             vlans: None,
             shut,
             unproven,
-            graves: Graves::default(),
+            graves,
             classes,
             installation,
         })
@@ -226,6 +230,7 @@ impl Publisher {
         let shut: Vec<_> = former.shut.iter().filter_map(now).collect();
         self.shut.extend(shut);
         self.lost = former.lost.clone();
+        self.table.keep_windows(&former.table);
     }
 
     /// Fills the slots as decided. Classes whose weights are as they were are left alone.
@@ -246,7 +251,7 @@ impl Publisher {
             let id = u16::from(self.classes[index].0);
             // What a former daemon left is kept while it is as good as what would be drawn now: the exact weights that
             // it was drawn by are not known, and to draw by others would move slots for nothing.
-            let adopted = self.installation.adopted && self.published[index].is_empty();
+            let adopted = std::mem::take(&mut self.first[index]);
             let fits = |family, able: &[_]| self.fits(GroupId { class: id, family }, able);
             if adopted && fits(4, &v4) && fits(6, &v6) {
                 self.published[index] = weights;

@@ -262,6 +262,8 @@ impl Core {
         let now = clock() - self.started;
         let former = Version { config: Arc::clone(&self.config), mark: self.versions.mark.clone() };
         let swapped = watch.and_then(|watch| self.swap(now, &version, &watch, current).map(|()| watch));
+        // What is left to confirm it begins when it runs.
+        let now = clock() - self.started;
         let watch = match swapped {
             Ok(watch) => {
                 self.versions.generation += 1;
@@ -308,6 +310,12 @@ impl Core {
 
     /// Puts a configuration in the place of the one that runs, or leaves that where it is.
     fn swap(&mut self, now: Duration, new: &Version, watch: &Watch, current: &Watch) -> Result<(), Error> {
+        // Before anything is let go: what is refused leaves the one that runs alone. What was placed since may stand in its way, also on the
+        // way back.
+        let held = self.held(&new.config, &new.mark, String::new())?;
+        if let Some(first) = held.refused.into_iter().next() {
+            return Err(KernelError::new(crate::kernel::Kind::State, first.message, first.fix).into());
+        }
         let net = start::with_forwarding(&new.config, &watch.state().borrow());
         let opened = start::reopen(&new.config, &net, &self.publisher, now);
         let opened = opened.and_then(|publisher| {

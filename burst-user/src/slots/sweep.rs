@@ -35,7 +35,7 @@ impl Sweep {
         self.mark
     }
 
-    /// Whether a live pin of the slot with this index names another endpoint than the slot's current one.
+    /// Whether a pin of the slot with this index names another endpoint than the slot's current one.
     #[must_use]
     pub fn elsewhere(&self, index: u32) -> bool {
         self.elsewhere.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
@@ -70,7 +70,16 @@ impl Table {
                         sweep.set(index);
                     }
                 }
-                _ => sweep.expired.push(key),
+                found => {
+                    // It is there until it is removed, which may take more than one sweep: until then its flow, if it is one of the same name,
+                    // must find that the slot asks.
+                    if let Some((index, slot, _)) = found
+                        && pin.endpoint != slot.current()
+                    {
+                        sweep.set(index);
+                    }
+                    sweep.expired.push(key);
+                }
             }
         }
         sweep

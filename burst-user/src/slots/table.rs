@@ -106,6 +106,24 @@ impl Table {
         Self { seed, blocks: groups.iter().map(block).collect(), mark }
     }
 
+    /// Takes over from another table of the same process since when slots are in transition, where they are as that one has them.
+    pub fn keep_windows(&mut self, former: &Self) {
+        for block in self.blocks.values_mut() {
+            let Some(other) = former.blocks.get(&block.group.id).filter(|other| other.slots.len() == block.slots.len())
+            else {
+                continue;
+            };
+            for (n, since) in &mut block.moving {
+                if let Some(known) = other.moving.get(n)
+                    && other.slots[*n as usize] == block.slots[*n as usize]
+                {
+                    *since = *known;
+                }
+            }
+            block.refused = other.refused;
+        }
+    }
+
     /// Sends the new flows of a group where `assignment` says, one endpoint per slot. What is returned must be
     /// published before anything else is asked of the table. A group that is not known, or an assignment of another
     /// length, changes nothing.

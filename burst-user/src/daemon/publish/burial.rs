@@ -20,7 +20,7 @@ use crate::policy::compile::Compiled;
 use crate::policy::ids::{Names, succeed};
 use crate::slots::Table;
 
-/// How long nothing may have named a dead id before it is given again: longer than an opener is remembered anywhere.
+/// How long nothing may have named a dead id before it is given again, to the same endpoint.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The dead, and when a slot or pin named each of them last.
@@ -28,6 +28,12 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 pub(super) struct Graves(BTreeMap<EndpointId, Duration>);
 
 impl Graves {
+    /// Those of a former publisher: named until it ended, perhaps.
+    pub(super) fn of(names: &Names, now: Duration) -> Self {
+        let dead = |id: &EndpointId| names.endpoint(*id).is_some_and(|name| name.ends_with('~'));
+        Self((1..burst_common::limits::MAX_ENDPOINTS as EndpointId).filter(dead).map(|id| (id, now)).collect())
+    }
+
     /// Whether an endpoint is dead.
     pub(super) fn holds(&self, id: EndpointId) -> bool {
         self.0.contains_key(&id)
@@ -70,11 +76,6 @@ impl Publisher {
     ) -> Result<(), Error> {
         let dead = self.classes[class].1[place];
         let names = Names::new(self.installation.maps.names()?);
-        // An id of a former daemon's dead was perhaps named until it ended.
-        let former = |id: &EndpointId| names.endpoint(*id).is_some_and(|name| name.ends_with('~'));
-        for id in (1..burst_common::limits::MAX_ENDPOINTS as EndpointId).filter(former) {
-            self.graves.0.entry(id).or_insert(now);
-        }
         let (table, graves) = (&self.table, &self.graves.0);
         let forgotten =
             |id| graves.get(&id).is_some_and(|named| now.saturating_sub(*named) >= FORGOTTEN) && !table.names(id);
