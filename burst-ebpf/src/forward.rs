@@ -67,9 +67,7 @@ fn shift<A: Guarded>(packet: &Packet, frame: &Frame<A>, account: &mut Account) -
     }
     // A link that endpoints still name has no device for the moment in which it is taken out of their tables.
     if id == HELD || ifindex == 0 {
-        // Where nobody leads any more, nobody would end it.
-        let lease = maps::control().ok_or(Reason::Unready)?.lease;
-        return Err(if lease != 0 && maps::now() > lease { Reason::NoLink } else { Reason::Held });
+        return Err(Reason::Held);
     }
     let most = u32::from(link.mtu).saturating_sub(u32::from(overhead(mode, endpoint.family)));
     if frame.ip_len > most {

@@ -243,10 +243,6 @@ fn where_no_link_leads_new_flows_stay_and_others_are_held() -> Result<()> {
                 Row::passes(kind.row(name), frame.clone(), flows.class, reason)
             };
             bed.check(FROM_CLIENT, &row)?;
-            bed.maps().set_lease(1);
-            let given_up = Row::passes(kind.row("nobody leads"), frame.clone(), flows.class, Reason::NoLink);
-            bed.check(FROM_CLIENT, &given_up)?;
-            bed.maps().set_lease(0);
             let row = flows.opener(name, 5000, LOCAL).opens();
             bed.check(FROM_CLIENT, &row.notes(flows.class, Note::Stranded).notes(flows.class, Note::Pinned))?;
             assert_eq!(flows.slot(&bed, 5000), Slot::stable(flows.away).watch(), "the others are where they were");

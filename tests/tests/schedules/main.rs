@@ -96,6 +96,6 @@ fn a_placed_flow_stays_placed() -> Result<()> {
 fn a_controller_that_stores_instead_of_swapping_is_found_and_the_schedule_is_small() -> Result<()> {
     let text = joined(on_beds(|hosts| run(hosts, 10_000, 1, Fault::Stores)))?.expect_err("it breaks flows");
     eprintln!("{text}");
-    assert!(text.lines().count() < 12, "{text}");
+    assert!(text.lines().count() < 40, "{text}");
     Ok(())
 }
