@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::api::change::{Change, How, Refusal};
-use crate::config::model::{Burst, Class, Config, Link, LoadKind, OnExit, Rule, Sentinel, Tier, XdpMode};
+use crate::config::model::{
+    Burst, Class, Config, Edge, Health, Lease, Link, LoadKind, Local, OnExit, Probe, Rule, Sentinel, Tier, Udp,
+    WhenFull, XdpMode,
+};
 use crate::policy::ids::endpoint_key;
 
 /// Prefixes and ports that are listed; the rest is counted.
@@ -87,6 +90,10 @@ pub(super) fn breaks(
             found.push(format!("rule of {} ({rule}) comes: connections it matches that are local now break as far as their slots send offsite", class.name));
         }
         let Some(now) = new.classes.iter().find(|new| same(new, class)) else { continue };
+        let alone = |class: &Class| class.burst.as_ref().is_some_and(|burst| burst.udp == Udp::PerPacket);
+        if alone(now) && !alone(class) {
+            found.push(format!("udp of {} becomes per-packet: its UDP flows are not remembered any more", class.name));
+        }
         for rule in class.rules.iter().filter(|rule| !now.rules.contains(rule)) {
             let rule = rule_text(rule);
             found.push(format!(
@@ -150,20 +157,24 @@ fn overlap(one: &Rule, other: &Rule) -> bool {
 
 fn items(config: &Config) -> Items {
     let mut items = Items::new();
-    let edge = &config.edge;
+    // By all their fields, here and below: one that is not told does not compile.
+    let Edge { name, client, seed, shadow, pin_dir, state_dir, socket, on_exit, xdp, lease, tick, trace, sentinel } =
+        &config.edge;
+    let Lease { lasts, hold, home } = lease;
     for (name, text) in [
-        ("name", edge.name.clone()),
-        ("client", edge.client.join(", ")),
-        ("seed", edge.seed.clone()),
-        ("mode", if edge.shadow { "shadow" } else { "active" }.to_owned()),
-        ("pin_dir", edge.pin_dir.display().to_string()),
-        ("state_dir", edge.state_dir.display().to_string()),
-        ("socket", edge.socket.display().to_string()),
-        ("on_exit", if edge.on_exit == OnExit::Leave { "leave" } else { "detach" }.to_owned()),
-        ("xdp", if edge.xdp == XdpMode::Native { "native" } else { "generic" }.to_owned()),
-        ("tick", format!("{:?}", edge.tick)),
-        ("trace", edge.trace.to_string()),
-        ("sentinel", if edge.sentinel == Sentinel::Report { "report" } else { "enforce" }.to_owned()),
+        ("name", name.clone()),
+        ("client", client.join(", ")),
+        ("seed", seed.clone()),
+        ("mode", if *shadow { "shadow" } else { "active" }.to_owned()),
+        ("pin_dir", pin_dir.display().to_string()),
+        ("state_dir", state_dir.display().to_string()),
+        ("socket", socket.display().to_string()),
+        ("on_exit", if *on_exit == OnExit::Leave { "leave" } else { "detach" }.to_owned()),
+        ("xdp", if *xdp == XdpMode::Native { "native" } else { "generic" }.to_owned()),
+        ("lease", format!("lasts {lasts:?}, hold {hold:?}, home {home:?}")),
+        ("tick", format!("{tick:?}")),
+        ("trace", trace.to_string()),
+        ("sentinel", if *sentinel == Sentinel::Report { "report" } else { "enforce" }.to_owned()),
     ] {
         items.insert((0, "edge", name.to_owned()), text);
     }
@@ -196,45 +207,55 @@ fn items(config: &Config) -> Items {
 }
 
 fn link_text(link: &Link) -> String {
-    let mut text = format!("device {}", link.device);
-    text += &link.vlan.map(|vlan| format!(", vlan {vlan}")).unwrap_or_default();
-    text += &link.next_hop.map_or(", via the kernel".to_owned(), |next_hop| format!(", next hop {next_hop}"));
-    text += &format!(", mtu {}", link.mtu);
-    text += if link.fallback { ", fallback" } else { "" };
-    text += &link.source4.map(|source| format!(", source {source}")).unwrap_or_default();
-    text += &link.source6.map(|source| format!(", source {source}")).unwrap_or_default();
-    for (name, bps) in [("out", link.out_bps), ("in", link.in_bps)] {
+    let Link { name: _, device, vlan, next_hop, mtu, fallback, source4, source6, out_bps, in_bps } = link;
+    let mut text = format!("device {device}");
+    text += &vlan.map(|vlan| format!(", vlan {vlan}")).unwrap_or_default();
+    text += &next_hop.map_or(", via the kernel".to_owned(), |next_hop| format!(", next hop {next_hop}"));
+    text += &format!(", mtu {mtu}");
+    text += if *fallback { ", fallback" } else { "" };
+    text += &source4.map(|source| format!(", source {source}")).unwrap_or_default();
+    text += &source6.map(|source| format!(", source {source}")).unwrap_or_default();
+    for (name, bps) in [("out", out_bps), ("in", in_bps)] {
         text += &bps.map(|bps| format!(", {bps} bit/s {name}")).unwrap_or_default();
     }
     text
 }
 
 fn burst_text(burst: &Burst) -> String {
-    let local = &burst.local;
+    let Burst { affinity, idle_timeout, hold, udp, when_full, max_offsite_share, slots, local, tiers } = burst;
+    let Local { target, capacity, load: _, home_rate, stabilize, dead_band, hold: stale, fallback } = local;
+    let (WhenFull::Local, affinity) = (when_full, format!("{affinity:?}").to_lowercase());
+    let udp = match udp {
+        Udp::Sticky => "sticky",
+        Udp::Quic => "quic",
+        Udp::PerPacket => "per-packet",
+    };
+    let capacity = capacity.map_or("learned".to_owned(), |capacity| format!("{capacity} flows/s"));
+    let tiers = tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>().join(", ");
     format!(
-        "affinity {}, {} slots, idle_timeout {:?}, at most {} offsite, local: target {}, capacity {}, home_rate {}, stabilize {:?}, \
-         dead_band {}, hold {:?}, fallback {}, tiers {}",
-        format!("{:?}", burst.affinity).to_lowercase(),
-        burst.slots,
-        burst.idle_timeout,
-        burst.max_offsite_share,
-        local.target,
-        local.capacity.map_or("learned".to_owned(), |capacity| format!("{capacity} flows/s")),
-        local.home_rate,
-        local.stabilize,
-        local.dead_band,
-        local.hold,
-        local.fallback,
-        burst.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>().join(", "),
+        "affinity {affinity}, {slots} slots, idle_timeout {idle_timeout:?}, hold {hold:?}, udp {udp}, at most {max_offsite_share} \
+         offsite, local: target {target}, capacity {capacity}, home_rate {home_rate}, stabilize {stabilize:?}, dead_band \
+         {dead_band}, hold {stale:?}, fallback {fallback}, tiers {tiers}"
     )
 }
 
 fn tier_text(tier: &Tier) -> String {
-    let ports: Vec<_> = tier.ports.iter().map(|(from, to)| format!("{from} = {to}")).collect();
-    let mut text = format!("mode {}", tier.mode.word());
-    text += &tier.port.map(|port| format!(", port {port}")).unwrap_or_default();
+    let Tier { name: _, mode, endpoints: _, ports, port, links, capacity, health } = tier;
+    let ports: Vec<_> = ports.iter().map(|(from, to)| format!("{from} = {to}")).collect();
+    let mut text = format!("mode {}", mode.word());
+    text += &port.map(|port| format!(", port {port}")).unwrap_or_default();
     text += &if ports.is_empty() { String::new() } else { format!(", ports {}", ports.join(", ")) };
-    text + &format!(", links {}, capacity {} flows/s", tier.links.join(", "), tier.capacity)
+    text += &format!(", links {}, capacity {capacity} flows/s", links.join(", "));
+    text + &health.as_ref().map_or(String::new(), |health| format!(", health {}", health_text(health)))
+}
+
+fn health_text(health: &Health) -> String {
+    let Health { probe, every, timeout, fall, rise, dead_after } = health;
+    let probe = match probe {
+        Probe::Tcp { port } => format!("tcp :{port}"),
+        Probe::Http { port, path } => format!("http :{port}{path}"),
+    };
+    format!("{probe}, every {every:?}, timeout {timeout:?}, fall {fall}, rise {rise}, dead_after {dead_after:?}")
 }
 
 fn load_name(kind: &LoadKind) -> String {
@@ -354,6 +375,12 @@ mod tests {
         other.edge.tick *= 2;
         other.links[1].mtu = 9000;
         assert_eq!(told(&base, &other), ["~edge tick", "~link dx-2"]);
+        let mut held = base.clone();
+        held.edge.lease.home *= 2;
+        held.classes[1].burst.as_mut().unwrap().hold *= 2;
+        assert_eq!(told(&base, &held), ["~edge lease", "~class promo"]);
+        let checked = r#"health = { tcp = ":8080" }"#;
+        assert_eq!(told(&base, &config("", "", checked)), ["~tier promo/reserved"]);
         assert!(changes(&base, &other)[0].text.contains("250ms → 500ms"), "{:?}", changes(&base, &other));
     }
 
@@ -365,6 +392,8 @@ mod tests {
         let other = r#"{ dst = ["203.0.113.20"], proto = "tcp", ports = [80] }"#;
         let mut kept = base.clone();
         kept.classes[1].burst = None;
+        let mut alone = base.clone();
+        alone.classes[1].burst.as_mut().unwrap().udp = Udp::PerPacket;
         let mut unplugged = config("", "", "");
         unplugged.links.pop();
         for (former, new, said) in [
@@ -379,6 +408,8 @@ mod tests {
             (&base, &config("", other, SECOND), Some("rule of promo (dst 203.0.113.20/32, tcp, ports 80) comes")),
             (&config("", other, SECOND), &base, Some("rule of promo (dst 203.0.113.20/32, tcp, ports 80) goes")),
             (&base, &kept, Some("flows of promo that it keeps")),
+            (&base, &alone, Some("udp of promo becomes per-packet")),
+            (&alone, &base, None),
             // Its line stays: what is placed there is served on.
             (&base, &config("", "", ""), None),
             (
