@@ -133,6 +133,12 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+/// The program's time: `CLOCK_MONOTONIC`, which is what `bpf_ktime_get_coarse_ns` reads. Only the lease is dated by it.
+fn program_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
 /// What the loop owns.
 struct Core {
     config: Arc<Config>,
@@ -349,7 +355,7 @@ impl Core {
         self.hear_of_bypass();
         self.unconfirmed(now);
         // Last of all: a round that did not come so far renews nothing.
-        self.publisher.renew();
+        self.publisher.renew(program_time());
         status::status(self, net, at)
     }
 

@@ -1,7 +1,8 @@
 //! Decision → map writes, in an order that is safe at every point in between.
 //!
 //! A link's row is complete before an endpoint names it, an endpoint's before a slot names it; on the way down it is the
-//! other way round. A slot is one store. The death of an endpoint is in [`burial`].
+//! other way round. A slot is one compare-and-swap, for the program changes slots, too. What is heard of devices, links and
+//! endpoints is published in [`ways`], the death of an endpoint in [`burial`]; what is over ends in [`pins`].
 
 mod burial;
 mod orphans;
@@ -347,10 +348,8 @@ impl Publisher {
         }
     }
 
-    /// Renews the lease: the program may trust what it was told for so long from now.
-    pub(super) fn renew(&self) {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    /// Renews the lease: the program may trust what it was told for so long from `now`, which is the program's time.
+    pub(super) fn renew(&self, now: Duration) {
         let until = now.saturating_add(self.config.edge.lease.lasts);
         self.maps().set_lease(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
     }
