@@ -36,6 +36,7 @@ enum Transport {
     Tcp {
         source: u16,
         destination: u16,
+        sequence: u32,
         flags: u8,
         options: Vec<u8>,
     },
@@ -96,7 +97,11 @@ impl Frame {
     pub fn tcp(source: impl Into<SocketAddr>, destination: impl Into<SocketAddr>, flags: u8) -> Self {
         let (from, to) = (source.into(), destination.into());
         let (source, destination) = (from.port(), to.port());
-        Self::new(from.ip(), to.ip(), Transport::Tcp { source, destination, flags, options: Vec::new() })
+        Self::new(
+            from.ip(),
+            to.ip(),
+            Transport::Tcp { source, destination, sequence: 0x1000_0001, flags, options: Vec::new() },
+        )
     }
 
     /// A UDP datagram between two sockets of one family.
@@ -184,6 +189,18 @@ impl Frame {
         match &mut self.transport {
             Transport::Tcp { options, .. } => *options = bytes.to_vec(),
             other => panic!("TCP options on {other:?}"),
+        }
+        self
+    }
+
+    /// The TCP sequence number.
+    ///
+    /// # Panics
+    /// If it is not TCP.
+    pub fn sequence(mut self, number: u32) -> Self {
+        match &mut self.transport {
+            Transport::Tcp { sequence, .. } => *sequence = number,
+            other => panic!("a sequence number on {other:?}"),
         }
         self
     }
@@ -336,8 +353,8 @@ impl Frame {
         udp_checksum: impl FnOnce(&UdpHeader) -> Result<u16, E>,
     ) -> Vec<u8> {
         let mut segment = match &self.transport {
-            Transport::Tcp { source, destination, flags, options } => {
-                let mut header = TcpHeader::new(*source, *destination, 0x1000_0001, 65_000);
+            Transport::Tcp { source, destination, sequence, flags, options } => {
+                let mut header = TcpHeader::new(*source, *destination, *sequence, 65_000);
                 header.acknowledgment_number = if flags & flag::ACK == 0 { 0 } else { 0x2000_0002 };
                 header.fin = flags & flag::FIN != 0;
                 header.syn = flags & flag::SYN != 0;

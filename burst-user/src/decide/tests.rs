@@ -158,6 +158,11 @@ fn assert_sound(decision: &ClassDecision, most_offsite: f64) {
     let numbers =
         [Some(decision.demand), Some(decision.rate), Some(decision.local_rate), decision.load, decision.capacity];
     assert!(numbers.iter().flatten().all(|number| number.is_finite() && *number >= 0.0), "{decision:?}");
+    // The surge guard obeys the same rules, and has a place to send flows to whenever it has a limit.
+    let away = decision.overflow.iter().sum::<f64>();
+    assert!(decision.overflow.len() == decision.weights.len() && away <= most_offsite + 1e-9, "{decision:?}");
+    assert!(decision.admit.is_none_or(|admit| admit.is_finite() && admit >= 0.0 && away > 0.0), "{decision:?}");
+    assert!(decision.admit.is_some() || away == 0.0, "{decision:?}");
 }
 
 /// A step of any length, any counters, any readings, anything reachable.
@@ -416,6 +421,36 @@ fn an_override_holds_until_it_expires_and_safety_rules_win() {
     assert_eq!(decision.limits, [Limit::Override, Limit::MaxOffsiteShare]);
     plant.seen.forced = Some(Override { offsite: f64::NAN, until: plant.now + Duration::from_secs(5) });
     assert!(!plant.tick(100.0).limits.contains(&Limit::Override), "not a number is no override");
+}
+
+#[test]
+fn the_surge_guard_stops_between_target_and_limit_and_only_where_flows_may_go() {
+    let mut known = config();
+    burst(&mut known).local.capacity = Some(1000.0);
+    let near = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9);
+    // Little demand: all stays, and what came beyond 875/s would go to the first tier.
+    let mut plant = Plant::new(&known, 1000.0, 0.0);
+    let calm = plant.run(100.0, 5);
+    assert_eq!((calm.local, calm.admit), (1.0, Some(875.0)));
+    assert!(near(&calm.overflow, &[0.5, 0.5, 0.0]), "{calm:?}");
+    // More than the first tier takes: the rest of what may leave goes to the second.
+    let busy = plant.run(10_000.0, 5);
+    assert!(busy.admit.is_some() && busy.overflow[2] > 0.5, "{busy:?}");
+    // An operator's order is not undone.
+    plant.seen.forced = Some(Override { offsite: 0.1, until: plant.now + Duration::from_secs(60) });
+    let ordered = plant.tick(10_000.0);
+    assert_eq!((ordered.admit, ordered.overflow.iter().sum()), (None, 0.0));
+    plant.seen.forced = None;
+    // Nobody there to send them to; nor when as much leaves as may.
+    plant.seen.reachable = vec![false; 3];
+    assert_eq!(plant.tick(10_000.0).admit, None);
+    burst(&mut known).max_offsite_share = 0.3;
+    let mut bound = Plant::new(&known, 1000.0, 0.0);
+    assert!(near(&bound.run(100.0, 5).overflow, &[0.15, 0.15, 0.0]));
+    assert_eq!(bound.run(10_000.0, 5).admit, None, "max_offsite_share");
+    // A capacity that is not known is no budget.
+    let mut unknown = Plant::new(&config(), 1000.0, 0.0);
+    assert_eq!(unknown.tick(0.0).admit, None);
 }
 
 #[test]

@@ -114,6 +114,29 @@ fn what_the_program_wrote_is_taken_over() {
 }
 
 #[test]
+fn a_table_that_is_adopted_anew_in_one_process_keeps_the_windows_of_slots_that_are_the_same() {
+    let mut former = table(64);
+    let at = Duration::from_secs;
+    assert_eq!(former.retarget(at(10), ID, &[7; 64]).len(), 64);
+    let words: std::collections::BTreeMap<u32, Slot> = former.words().collect();
+    let adopted = |changed: u32| {
+        let word = |index| if index == changed { words[&index].flip(9) } else { words[&index] };
+        Table::adopt(at(13), SEED, &[group(128, 64)], |index| word(index).word())
+    };
+    let (mut anew, mut kept) = (adopted(u32::MAX), adopted(130));
+    assert!(anew.tick(at(14), &nobody, None).is_empty(), "without: from when it was adopted");
+    kept.keep_windows(&former);
+    let ended = kept.tick(at(14), &nobody, None);
+    assert!(ended.len() == 63 && ended.iter().all(|write| write.index != 130), "not of one that changed since");
+    // A refusal is remembered, too.
+    assert!(former.tick(at(12), &|_| true, None).is_empty());
+    let mut kept = adopted(u32::MAX);
+    kept.keep_windows(&former);
+    assert!(kept.tick(at(15), &nobody, None).is_empty());
+    assert_eq!(kept.tick(at(16), &nobody, None).len(), 64);
+}
+
+#[test]
 fn pins_expire_when_unseen_for_longer_than_the_timeout() {
     let table = table(64);
     let key = PinKey::new(&client(1));

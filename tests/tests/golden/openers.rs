@@ -179,6 +179,15 @@ fn a_repeated_opener_is_no_new_flow_and_goes_where_the_first_went() -> Result<()
             bed.check(FROM_CLIENT, &row)?;
         }
         bed.maps().set_control(false, 0);
+        // Nor is it one when it is of another connection by the same ports: another sequence number (RFC 9293, section 3.4.1).
+        bed.remember_openers(true);
+        let from = kind.at(FIRST_CLIENT, 3000);
+        let numbered = |number| arriving(kind.opener(from, kind.shop(443)).sequence(number));
+        for (name, number, repeats) in [("first", 7, false), ("again", 7, true), ("another", 8, false)] {
+            let row = Row::passes(kind.row(name), numbered(number), flows.class, Reason::Local);
+            let row = if repeats { row.notes(flows.class, Note::Repeated) } else { row.opens() };
+            bed.check(FROM_CLIENT, &row)?;
+        }
         // One that is repeated has its room already.
         bed.maps().set_admission(flows.class as u8, NONE);
         flows.overflow(&bed, flows.away);
