@@ -1,6 +1,8 @@
-//! veth pairs between namespaces, set up so that XDP can redirect out of either end.
+//! veth pairs between namespaces, set up so that XDP can redirect out of either end; and sockets that send frames by them.
 
-use anyhow::Result;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Result, ensure};
 
 use crate::netns::Namespace;
 
@@ -49,4 +51,27 @@ pub fn veth(a: End<'_>, b: End<'_>, mtu: u16) -> Result<()> {
 #[must_use]
 pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A packet socket that sends out of a device of the caller's namespace, and receives nothing.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn packet_socket(ifindex: u32) -> Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor is new and nobody else's.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+        ensure!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: all-zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = ifindex.try_into()?;
+    // SAFETY: the address is live and as large as is said.
+    let bound = unsafe {
+        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t)
+    };
+    ensure!(bound == 0, "binding a packet socket: {}", std::io::Error::last_os_error());
+    Ok(socket)
 }

@@ -2,11 +2,9 @@
 //! breaks are the connections in the cloud, and nothing else. Afterwards new connections leave again, and those that were
 //! opened meanwhile stay.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use burst_tests::client::Page;
 use burst_tests::daemon::{self, Daemon, PATIENCE, Said, Settings, pin_dir};
 use burst_tests::load::{Held, HeldPlan};
 use burst_tests::poll;
@@ -25,19 +23,8 @@ fn testbed() -> Result<(Topology, LocalSite, Nginx)> {
 
 fn hold(topology: &Topology, service: Service, site: Site) -> Result<Vec<Held>> {
     let open = |family: Family| -> Result<Held> {
-        let server: SocketAddr = service.at(family);
-        let held = Held::open(
-            &topology.client,
-            HeldPlan {
-                service: service.name.to_owned(),
-                server,
-                clients: topology.clients(family),
-                connections: 4,
-                page: Page::Small,
-                pause: Duration::from_millis(30),
-                patience: Duration::from_secs(10),
-            },
-        )?;
+        let plan = HeldPlan { connections: 4, ..HeldPlan::of(topology, service, family) };
+        let held = Held::open(&topology.client, plan)?;
         ensure!(held.lines().iter().all(|line| line.site == Some(site)), "not at {site:?}: {:?}", held.lines());
         Ok(held)
     };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use burst::api::types::{Endpoint, EndpointHealth, HealthState, Path};
 use burst_common::meta::endpoint_name;
 use burst_common::slot::LOCAL;
-use burst_tests::client::{self, Page};
+use burst_tests::client;
 use burst_tests::daemon::{Daemon, PATIENCE, Settings};
 use burst_tests::dir::RunDir;
 use burst_tests::load::{Held, HeldPlan};
@@ -30,16 +30,7 @@ fn with(health: &'static str) -> Settings {
 }
 
 fn hold(topology: &Topology, family: Family) -> Result<Held> {
-    let plan = HeldPlan {
-        service: SHOP.name.to_owned(),
-        server: SHOP.at(family),
-        clients: topology.clients(family),
-        connections: 6,
-        page: Page::Small,
-        pause: Duration::from_millis(50),
-        patience: Duration::from_secs(30),
-    };
-    Held::open(&topology.client, plan)
+    Held::open(&topology.client, HeldPlan::of(topology, SHOP, family))
 }
 
 fn hold_both(topology: &Topology) -> Result<Vec<Held>> {

@@ -34,15 +34,7 @@ fn hold(topology: &Topology, family: Family, page: Page, connections: usize) -> 
         Page::Big => (Duration::from_millis(300), Duration::from_secs(20)),
         Page::Stream => (Duration::ZERO, Duration::from_secs(300)),
     };
-    let plan = HeldPlan {
-        service: SHOP.name.to_owned(),
-        server: SHOP.at(family),
-        clients: topology.clients(family),
-        connections,
-        page,
-        pause,
-        patience,
-    };
+    let plan = HeldPlan { connections, page, pause, patience, ..HeldPlan::of(topology, SHOP, family) };
     Held::open(&topology.client, plan)
 }
 

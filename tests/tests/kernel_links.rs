@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use aya::programs::{SchedClassifier, TcAttachType};
 use burst::api::types::Link;
 use burst_tests::body::BIG;
-use burst_tests::client::{self, Page};
+use burst_tests::client;
 use burst_tests::daemon::{self, Daemon, Lines, PATIENCE, Settings, pin_dir, refusal, remains};
 use burst_tests::load::{Held, HeldPlan};
 use burst_tests::servers::{self, Limits, LocalSite, Nginx, Site};
@@ -160,18 +160,7 @@ fn over_an_ethernet_device_with_its_offloads_the_shop_leaves_and_payment_stays()
 }
 
 fn hold_both(topology: &Topology) -> Result<Vec<Held>> {
-    let hold = |family| {
-        let plan = HeldPlan {
-            service: SHOP.name.to_owned(),
-            server: SHOP.at(family),
-            clients: topology.clients(family),
-            connections: 6,
-            page: Page::Small,
-            pause: Duration::from_millis(50),
-            patience: Duration::from_secs(30),
-        };
-        Held::open(&topology.client, plan)
-    };
+    let hold = |family| Held::open(&topology.client, HeldPlan::of(topology, SHOP, family));
     Family::ALL.into_iter().map(hold).collect()
 }
 

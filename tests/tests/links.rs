@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use burst_tests::client::{self, Page};
+use burst_tests::client;
 use burst_tests::daemon::{Daemon, PATIENCE, Settings, program_on};
 use burst_tests::foreign;
 use burst_tests::link::{End, mac_text, veth};
@@ -50,16 +50,7 @@ fn all_at(topology: &Topology, site: Site) -> Result<()> {
 }
 
 fn hold(topology: &Topology, family: Family) -> Result<Held> {
-    let plan = HeldPlan {
-        service: SHOP.name.to_owned(),
-        server: SHOP.at(family),
-        clients: topology.clients(family),
-        connections: 6,
-        page: Page::Small,
-        pause: Duration::from_millis(50),
-        patience: Duration::from_secs(30),
-    };
-    Held::open(&topology.client, plan)
+    Held::open(&topology.client, HeldPlan::of(topology, SHOP, family))
 }
 
 fn hold_both(topology: &Topology) -> Result<Vec<Held>> {

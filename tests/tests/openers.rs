@@ -24,16 +24,8 @@ fn testbed() -> Result<(Topology, LocalSite, Nginx)> {
 }
 
 fn hold(topology: &Topology) -> Result<Vec<Held>> {
-    let plan = |family| HeldPlan {
-        service: SHOP.name.to_owned(),
-        server: SHOP.at(family),
-        clients: topology.clients(family),
-        connections: 6,
-        page: Page::Small,
-        pause: Duration::from_millis(50),
-        patience: Duration::from_secs(30),
-    };
-    Family::ALL.into_iter().map(|family| Held::open(&topology.client, plan(family))).collect()
+    let hold = |family| Held::open(&topology.client, HeldPlan::of(topology, SHOP, family));
+    Family::ALL.into_iter().map(hold).collect()
 }
 
 /// Where so many new connections are answered, each with a whole body.

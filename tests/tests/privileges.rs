@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use burst_tests::body::BIG;
-use burst_tests::client::{self, Page};
+use burst_tests::client;
 use burst_tests::daemon::{self, PATIENCE, Said, Settings, pin_dir, program_on, refusal, status};
 use burst_tests::host;
 use burst_tests::load::{Held, HeldPlan};
@@ -118,18 +118,8 @@ fn served(topology: &Topology, site: Site) -> Result<()> {
 /// Connections to the shop in the cloud, which stay open.
 fn hold(topology: &Topology) -> Result<Vec<Held>> {
     let open = |family: Family| -> Result<Held> {
-        let held = Held::open(
-            &topology.client,
-            HeldPlan {
-                service: SHOP.name.to_owned(),
-                server: SHOP.at(family),
-                clients: topology.clients(family),
-                connections: 2,
-                page: Page::Small,
-                pause: std::time::Duration::from_millis(30),
-                patience: PATIENCE,
-            },
-        )?;
+        let plan = HeldPlan { connections: 2, ..HeldPlan::of(topology, SHOP, family) };
+        let held = Held::open(&topology.client, plan)?;
         assert!(held.lines().iter().all(|line| line.site == Some(Site::Cloud)), "{:?}", held.lines());
         Ok(held)
     };

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use burst::api::change::Plan;
-use burst_tests::client::Page;
 use burst_tests::daemon::{self, Daemon, PATIENCE, Said, Settings, program_on, status};
 use burst_tests::foreign;
 use burst_tests::load::{Held, HeldPlan};
@@ -25,15 +24,7 @@ fn testbed(second_line: bool) -> Result<(Topology, LocalSite, Nginx)> {
 
 fn hold(topology: &Topology, service: Service, sites: &[Site]) -> Result<Vec<Held>> {
     let open = |family: Family| -> Result<Held> {
-        let plan = HeldPlan {
-            service: service.name.to_owned(),
-            server: service.at(family),
-            clients: topology.clients(family),
-            connections: 4,
-            page: Page::Small,
-            pause: Duration::from_millis(30),
-            patience: Duration::from_secs(10),
-        };
+        let plan = HeldPlan { connections: 4, ..HeldPlan::of(topology, service, family) };
         let held = Held::open(&topology.client, plan)?;
         let placed = |site: Option<Site>| site.is_some_and(|site| sites.contains(&site));
         ensure!(held.lines().iter().all(|line| placed(line.site)), "not at {sites:?}: {:?}", held.lines());

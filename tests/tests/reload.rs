@@ -1,7 +1,7 @@
 //! Another policy under traffic: new program instances take the place of running ones, and no packet is lost, is judged by
 //! half a policy, or passes by the program.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use burst_common::reason::Reason;
 use burst_common::slot::Slot;
 use burst_tests::foreign;
 use burst_tests::golden::Bed;
+use burst_tests::link::packet_socket;
 use burst_tests::packet::{Frame, flag};
 use burst_tests::sniffer::Sniffer;
 use burst_tests::topology::{
@@ -112,26 +113,6 @@ impl Drop for Sender {
     }
 }
 
-/// A packet socket that sends out of a device of the caller's namespace.
-fn socket(ifindex: u32) -> Result<OwnedFd> {
-    // SAFETY: no pointers; the descriptor is new and nobody else's.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        ensure!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
-        OwnedFd::from_raw_fd(fd)
-    };
-    // SAFETY: all-zero is a valid address.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_ifindex = ifindex.try_into()?;
-    // SAFETY: the address is live and as large as is said.
-    let bound = unsafe {
-        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t)
-    };
-    ensure!(bound == 0, "binding a packet socket: {}", std::io::Error::last_os_error());
-    Ok(socket)
-}
-
 #[test]
 fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
     let small = policy("");
@@ -156,7 +137,7 @@ fn a_hundred_reloads_lose_and_misjudge_no_packet() -> Result<()> {
     let frames: Vec<_> = (0..8).flat_map(|_| [payment.clone(), promo.clone(), rare.clone()]).collect();
     let line = Sniffer::start(bed.far(), DX_DEVICE)?;
     let device = bed.far().ifindex(CLIENT_DEVICE)?;
-    let socket = bed.far().run(|| socket(device))??;
+    let socket = bed.far().run(|| packet_socket(device))??;
     let before = bed.maps().class_counters();
     let started = std::time::Instant::now();
     let sender = Sender::start(socket, frames)?;
@@ -238,7 +219,7 @@ fn sentinels_hold_back_what_both_policies_keep_until_the_last_program_is_replace
 
     // What the edge's own kernel sends to the link: by these destinations, which arrive there.
     let device = bed.edge().ifindex(DX_DEVICE)?;
-    let socket = bed.edge().run(|| socket(device))??;
+    let socket = bed.edge().run(|| packet_socket(device))??;
     let arrive = |bed: &Bed| -> Result<Vec<u8>> {
         let line = Sniffer::start(bed.far(), DX_DEVICE)?;
         for last in [10, 11, 12, 13] {

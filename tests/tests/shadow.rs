@@ -1,11 +1,10 @@
 //! Looking changes nothing: in mode `shadow` everything is decided and counted, and everything stays.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Result;
 use burst_tests::body::BIG;
-use burst_tests::client::{self, Page};
+use burst_tests::client;
 use burst_tests::daemon::{self, Daemon, Settings};
 use burst_tests::load::{Held, HeldPlan};
 use burst_tests::servers::{self, Limits, LocalSite, Site};
@@ -84,14 +83,5 @@ fn in_shadow_mode_everything_is_counted_and_nothing_leaves() -> Result<()> {
 
 /// Connections to the shop, asked on all the time; each must stay with the site that it was first answered by.
 fn hold(topology: &Topology, family: Family) -> Result<Held> {
-    let plan = HeldPlan {
-        service: SHOP.name.to_owned(),
-        server: SHOP.at(family),
-        clients: topology.clients(family),
-        connections: 6,
-        page: Page::Small,
-        pause: Duration::from_millis(50),
-        patience: Duration::from_secs(10),
-    };
-    Held::open(&topology.client, plan)
+    Held::open(&topology.client, HeldPlan::of(topology, SHOP, family))
 }

@@ -1,6 +1,6 @@
 //! Does to the testbed what the schedule says, and remembers what it did and when. What is broken by that is for `oracle`.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread::JoinHandle;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::schedule::{End, Line, Step, Variant};
 use crate::daemon::{self, PATIENCE, Said, Settings};
 use crate::host;
-use crate::link::mac_text;
+use crate::link::{mac_text, packet_socket};
 use crate::packet::{Frame, flag};
 use crate::poll;
 use crate::process::Process;
@@ -284,7 +284,7 @@ impl<'a> Faults<'a> {
     /// Begins a flood that takes most of a second.
     fn flood(&mut self, number: u16) -> Result<()> {
         let device = self.topology.client.ifindex(TO_EDGE)?;
-        let socket = self.topology.client.run(|| socket(device))??;
+        let socket = self.topology.client.run(|| packet_socket(device))??;
         let first = self.done.flood;
         let frames = (first..first + u64::from(number)).map(syn).collect::<Vec<_>>();
         self.done.flood += u64::from(number);
@@ -310,7 +310,7 @@ impl<'a> Faults<'a> {
         ensure!(said.code == 0, "burst bypass: {said:?}");
         let edge = &self.topology.edge;
         let device = edge.ifindex(DX_DEVICE)?;
-        let socket = edge.run(|| socket(device))??;
+        let socket = edge.run(|| packet_socket(device))??;
         let client = std::net::SocketAddr::new(FIRST_CLIENT.v4.into(), 40_000);
         let macs = (EDGE_DX_MAC, DIRECT_CONNECT_MAC);
         send(&socket, &Frame::tcp(client, PAYMENT.at(Family::V4), flag::ACK).macs(macs.0, macs.1).build())
@@ -369,26 +369,6 @@ fn syn(number: u64) -> Vec<u8> {
     let port = 1024 + (number / 2 % 60_000) as u16;
     let source = std::net::SocketAddr::new(source.of(family), port);
     Frame::tcp(source, SHOP.at(family), flag::SYN).macs(CLIENT_MAC, EDGE_CLIENT_MAC).mss(1460).build()
-}
-
-/// A packet socket that sends out of a device of the caller's namespace, and receives nothing.
-fn socket(ifindex: u32) -> Result<OwnedFd> {
-    // SAFETY: no pointers; the descriptor is new and nobody else's.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        ensure!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
-        OwnedFd::from_raw_fd(fd)
-    };
-    // SAFETY: all-zero is a valid address.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_ifindex = ifindex.try_into()?;
-    // SAFETY: the address is live and as large as is said.
-    let bound = unsafe {
-        libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), size_of_val(&address) as libc::socklen_t)
-    };
-    ensure!(bound == 0, "binding a packet socket: {}", std::io::Error::last_os_error());
-    Ok(socket)
 }
 
 fn send(socket: &OwnedFd, frame: &[u8]) -> Result<()> {

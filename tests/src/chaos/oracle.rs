@@ -101,15 +101,8 @@ impl Traffic {
         let mut open = |service: Service, family, page, connections, pause| -> Result<()> {
             // A stream takes two minutes for each answer.
             let patience = if page == Page::Stream { 4 * PATIENCE } else { PATIENCE };
-            let plan = HeldPlan {
-                service: service.name.to_owned(),
-                server: service.at(family),
-                clients: topology.clients(family),
-                connections,
-                page,
-                pause: Duration::from_millis(pause),
-                patience,
-            };
+            let pause = Duration::from_millis(pause);
+            let plan = HeldPlan { connections, page, pause, patience, ..HeldPlan::of(topology, service, family) };
             self.held.push((what, Held::open(&topology.client, plan)?));
             Ok(())
         };

@@ -16,6 +16,7 @@ use crate::client::{Connection, Failure, Page};
 use crate::netns::Namespace;
 use crate::poll;
 use crate::servers::Site;
+use crate::topology::{Family, Service, Topology};
 
 /// What is held, and what is asked on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,22 @@ pub struct HeldPlan {
     pub pause: Duration,
     /// Deadline of the connection's setup and of each request.
     pub patience: Duration,
+}
+
+impl HeldPlan {
+    /// Six connections of a topology's clients, asked for small pages, with time for a line to go and to come back.
+    #[must_use]
+    pub fn of(topology: &Topology, service: Service, family: Family) -> Self {
+        Self {
+            service: service.name.to_owned(),
+            server: service.at(family),
+            clients: topology.clients(family),
+            connections: 6,
+            page: Page::Small,
+            pause: Duration::from_millis(50),
+            patience: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One held connection.
